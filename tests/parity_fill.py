@@ -73,8 +73,8 @@ def inputs(case: str, shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.
     return torch.from_numpy(mixture.astype(np.float32)), torch.from_numpy(lips.astype(np.float32))
 
 
-def record_calls(model: torch.nn.Module) -> tuple[dict, list]:
-    """Keep what every module returns, under "name@call" (calls count from 0): the record, and the hooks to remove."""
+def record_calls(model: torch.nn.Module) -> dict:
+    """From now on, keep what every module of the model returns, under "name@call" (calls count from 0)."""
     outputs, calls = {}, collections.Counter()
 
     def keep(name):
@@ -84,7 +84,10 @@ def record_calls(model: torch.nn.Module) -> tuple[dict, list]:
 
         return hook
 
-    return outputs, [module.register_forward_hook(keep(name)) for name, module in model.named_modules() if name]
+    for name, module in model.named_modules():
+        if name:
+            module.register_forward_hook(keep(name))
+    return outputs
 
 
 def record(x: torch.Tensor) -> np.ndarray:
