@@ -19,7 +19,7 @@ _PUBLIC = {
 }
 _MODULES = ("checkpoints", "complexity", "data", "evaluation", "losses", "metrics", "signal", "teach", "training")
 
-__all__ = [*_PUBLIC, *_MODULES, "__version__"]
+__all__ = sorted((*_PUBLIC, *_MODULES, "__version__"))  # noqa: PLE0605
 
 
 def __getattr__(name: str):

@@ -1,0 +1,255 @@
+"""Weights on disk: our own format, and the names of the official networks' weights, both ways.
+
+Our format is a folder with `model.safetensors` (the network's tensors, and the lip encoder's under `lips.`) and
+`config.json` (the preset, its overrides, the lip encoder's configuration, and where the weights come from). It holds
+no code, so reading one runs none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from avkit.errors import CheckpointError
+from avkit.iianet import IIANet
+from avkit.lips import LipEncoder, LipEncoderConfig
+from avkit.official_names import IIANET, LIP_ENCODER, RTFS_NET, NameTable
+from avkit.registry import create_model
+from avkit.rtfs import RTFSNet, sinusoid
+
+BUNDLED = Path(__file__).parent / "bundled"  # checkpoints that travel with the package
+FORMAT = 1
+
+TABLES = {RTFSNet: NameTable(RTFS_NET), IIANet: NameTable(IIANET), LipEncoder: NameTable(LIP_ENCODER)}
+OFFICIAL = ("rtfs-net-4", "rtfs-net-6", "rtfs-net-12", "iianet", "iianet-fast", "lip-encoder")
+
+# Official tensors that hold no learnt number: they may be absent, and must have this value where they are present.
+_SINUSOID = "pos_enc.pe"
+_SCALE = "scale_x"
+_COUNTER = "num_batches_tracked"
+_SINUSOID_LENGTH = 10_000
+
+
+# ------------------------------------------------------------------------------------------------- official weights
+
+
+def from_official(state_dict: dict[str, Tensor], name: str) -> nn.Module:
+    """A network holding an official state dict.
+
+    Args:
+        state_dict: tensors under the official modules' names.
+        name: one of "rtfs-net-4", "rtfs-net-6", "rtfs-net-12", "iianet", "iianet-fast", "lip-encoder".
+
+    Returns:
+        The network in eval mode; a lip encoder for "lip-encoder".
+
+    Raises:
+        CheckpointError: names that are unknown or missing, or shapes that differ; each is listed. Lip-encoder names
+            that contain `tcn` are ignored; `pos_enc.pe`, `scale_x` and `num_batches_tracked` may be absent.
+    """
+    if name not in OFFICIAL:
+        raise CheckpointError(f"{name!r} is no official network; wanted one of {', '.join(OFFICIAL)}")
+    model = LipEncoder() if name == "lip-encoder" else create_model(name)
+    table, wanted = TABLES[type(model)], model.state_dict()
+    found, unknown = {}, []
+    for official, tensor in state_dict.items():
+        if isinstance(model, LipEncoder) and "tcn" in official:
+            continue
+        if official.endswith((_SINUSOID, _SCALE)):
+            _check_constant(official, tensor)
+            continue
+        ours = table.to_ours(official)
+        if ours in wanted:
+            found[ours] = tensor
+        else:
+            unknown.append(official)
+    missing = [ours for ours in wanted if ours not in found and not ours.endswith(_COUNTER)]
+    _refuse(name, unknown, [table.to_official(ours) for ours in missing])
+    wrong = [
+        f"{table.to_official(k)} is {tuple(v.shape)}, wanted {tuple(wanted[k].shape)}"
+        for k, v in found.items()
+        if v.shape != wanted[k].shape
+    ]
+    if wrong:
+        raise CheckpointError(f"these weights do not fit {name}: {_some(wrong, '; ')}")
+    model.load_state_dict(wanted | found)
+    return model.eval()
+
+
+def to_official(model: nn.Module) -> dict[str, Tensor]:
+    """The official state dict of a network: what `from_official` reads, with the constants that it lets be absent."""
+    table = TABLES.get(type(model))
+    if table is None:
+        raise CheckpointError(f"{type(model).__name__} has no official form; RTFSNet, IIANet and LipEncoder have")
+    state = {table.to_official(ours): tensor for ours, tensor in model.state_dict().items()}
+    if isinstance(model, RTFSNet):
+        for ours in [name for name in state if name.endswith("weight_c")]:
+            state[ours.removesuffix("weight_c") + _SCALE] = torch.ones(1)
+        attention = "refinement_module.video_net.blocks.globalatt.0.MHSA."
+        table_like = torch.zeros((), dtype=torch.float32)
+        state[attention + _SINUSOID] = sinusoid(_SINUSOID_LENGTH, model.config.lip_hidden, table_like)[None]
+    return state
+
+
+def _check_constant(name: str, tensor: Tensor) -> None:
+    if name.endswith(_SCALE):
+        same = bool((tensor == 1).all())
+    else:
+        same = torch.allclose(tensor[0], sinusoid(tensor.shape[1], tensor.shape[2], tensor), atol=1e-3)
+    if not same:
+        raise CheckpointError(f"{name} is not the constant that the official network computes with; wanted its own")
+
+
+def _refuse(name: str, unknown: list[str], missing: list[str]) -> None:
+    if unknown or missing:
+        parts = [f"unknown: {_some(unknown)}"] * bool(unknown) + [f"missing: {_some(missing)}"] * bool(missing)
+        raise CheckpointError(
+            f"these are not the weights of {name} ({len(unknown)} names unknown, {len(missing)} missing). "
+            + "; ".join(parts)
+        )
+
+
+def _some(names: list[str], separator: str = ", ", count: int = 8) -> str:
+    more = f"{separator}… and {len(names) - count} more" if len(names) > count else ""
+    return separator.join(names[:count]) + more
+
+
+# ----------------------------------------------------------------------------------------------------- our own format
+
+
+def save_model(
+    folder: str | os.PathLike,
+    model: nn.Module,
+    preset: str,
+    lips: LipEncoder | None = None,
+    provenance: dict | None = None,
+) -> Path:
+    """Write a network, and its lip encoder, as a folder that `load_model` reads.
+
+    Args:
+        folder: made if need be; the two files appear under their names only when complete.
+        model: made by `create_model(preset, …)`.
+        preset: the name it was made from.
+        lips: the encoder whose features it was trained on.
+        provenance: what made the weights (command, data, seed, minutes, …), kept under that key.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    default = dataclasses.asdict(create_model(preset).config)
+    settings = dataclasses.asdict(model.config)
+    config = {
+        "format": FORMAT,
+        "preset": preset,
+        "overrides": {key: value for key, value in settings.items() if value != default[key]},
+        "lip_encoder": dataclasses.asdict(lips.config) if lips is not None else None,
+        "provenance": provenance or {},
+    }
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    if lips is not None:
+        tensors |= {f"lips.{key}": value.detach().cpu().contiguous() for key, value in lips.state_dict().items()}
+    write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
+    text = json.dumps(config, indent=2) + "\n"
+    write_atomically(folder / "config.json", lambda path: Path(path).write_text(text, encoding="utf-8"))
+    return folder
+
+
+def write_atomically(path: Path, write) -> None:
+    """Call `write` on a temporary name beside `path`, then move it there: never a half-written file."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def list_bundled() -> list[str]:
+    """Names of the checkpoints that travel with the package."""
+    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+
+
+def read_config(name_or_path: str | os.PathLike) -> tuple[Path, dict]:
+    """The folder of a checkpoint and what its config.json says.
+
+    Raises:
+        CheckpointError: no such checkpoint, or no readable configuration in it.
+    """
+    bundled = BUNDLED / str(name_or_path)
+    folder = bundled if str(name_or_path) in list_bundled() else Path(name_or_path)
+    if folder.is_file():
+        folder = folder.parent
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"no checkpoint at {str(name_or_path)!r}: wanted a folder with config.json and model.safetensors, or one "
+            f"of the bundled names {', '.join(list_bundled()) or '(none)'}; official files are read by "
+            "avkit.checkpoints.load_official"
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not readable JSON ({error}); write the checkpoint again") from None
+    if config.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {config.get('format')!r}; this version of avkit reads format {FORMAT}"
+        )
+    return folder, config
+
+
+def load_model(name_or_path: str | os.PathLike) -> nn.Module:
+    """A trained network in eval mode.
+
+    Args:
+        name_or_path: a bundled name such as "rtfs-net-tiny", or a folder written by `save_model`.
+
+    Returns:
+        What `create_model` returns, with `.config`, `.lips` (its lip encoder, or None; not among `parameters()`) and
+        `.provenance`.
+
+    Raises:
+        CheckpointError: no such checkpoint, or its files do not fit each other.
+    """
+    folder, config = read_config(name_or_path)
+    try:
+        tensors = load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / 'model.safetensors'} cannot be read ({error})") from None
+    model = create_model(config["preset"], **config["overrides"])
+    own = {key: value for key, value in tensors.items() if not key.startswith("lips.")}
+    _load_exactly(model, own, folder)
+    lips = None
+    if config["lip_encoder"] is not None:
+        settings = config["lip_encoder"] | {"widths": tuple(config["lip_encoder"]["widths"])}
+        lips = LipEncoder(LipEncoderConfig(**settings))
+        _load_exactly(lips, {k.removeprefix("lips."): v for k, v in tensors.items() if k.startswith("lips.")}, folder)
+    attach_lips(model, lips)
+    model.provenance = config["provenance"]
+    return model.eval()
+
+
+def attach_lips(model: nn.Module, lips: LipEncoder | None) -> None:
+    """Give a network its lip encoder without making it a submodule: it is frozen, and moves and trains on its own."""
+    object.__setattr__(model, "lips", lips)
+
+
+def _load_exactly(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()
+        raise CheckpointError(
+            f"the tensors in {folder} do not fit their configuration: {' '.join(line.strip() for line in first[1:4])}"
+        ) from None
+
+
