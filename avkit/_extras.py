@@ -15,7 +15,7 @@ from avkit.errors import MissingPackageError
 EXTRA_OF = {
     "espeakng_loader": "corpus",
     "pystoi": "metrics",
-    "fast_bss_eval": "metrics",
+    "torchmetrics": "metrics",
     "pesq": "pesq",
     "lightning": "train",
     "jsonargparse": "train",
@@ -30,7 +30,7 @@ EXTRA_OF = {
     "xdist": "test",
     "hypothesis": "test",
     "nbval": "test",
-    "torchmetrics": "test",
+    "fast_bss_eval": "test",
     "ruff": "test",
 }
 

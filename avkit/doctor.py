@@ -191,7 +191,7 @@ def examine() -> list[Finding]:
         attempt("notebooks", notebooks, install_line("notebooks")),
         attempt("training", installed("lightning", "jsonargparse", "tensorboard"), install_line("train")),
         attempt("corpus", try_espeak, install_line("corpus")),
-        attempt("STOI, SDR", installed("pystoi", "fast-bss-eval"), install_line("metrics")),
+        attempt("STOI, SDR", installed("pystoi", "torchmetrics"), install_line("metrics")),
         attempt("PESQ", try_pesq, compiled),
         attempt("video", try_video, install_line("video")),
         attempt("tests", installed("pytest", "pytest-xdist", "nbval", "hypothesis"), install_line("test")),
