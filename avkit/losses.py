@@ -1,7 +1,7 @@
 """Training losses: negative SNR, negative SI-SNR, and the choice of the best order of the talkers.
 
-Both losses take the mean away from both signals first, as the published code of RTFS-Net and IIANet does. RTFS-Net
-is trained with the negative SNR (its paper says SI-SNR) and validated with the negative SI-SNR.
+Both losses take the mean away from both signals first, as the published code of RTFS-Net and IIANet does.
+RTFS-Net is trained with the negative SNR (its paper says SI-SNR) and validated with the negative SI-SNR.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,8 @@ def _centred(estimate: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         )
     if not (estimate.is_floating_point() and reference.is_floating_point()):
         raise InputError(
-            f"The estimate is {estimate.dtype} and the reference {reference.dtype}; a loss needs floating-point "
-            "samples: convert with .float() and divide by the full scale."
+            f"The estimate is {estimate.dtype} and the reference {reference.dtype}; "
+            "a loss needs floating-point samples: convert with .float() and divide by the full scale."
         )
     return estimate - estimate.mean(-1, keepdim=True), reference - reference.mean(-1, keepdim=True)
 
@@ -44,8 +44,8 @@ def _negative_ratio(signal: Tensor, noise: Tensor) -> Tensor:
 def negative_snr(estimate: Tensor, reference: Tensor) -> Tensor:
     """Negative signal-to-noise ratio of zero-mean signals, in dB: lower is better.
 
-    The level counts: half the reference scores 6 dB at most. With a silent reference the loss still has a finite
-    gradient, which asks for silence.
+    The level counts: half the reference scores 6 dB at most. With a silent reference the loss still has a
+    finite gradient, which asks for silence.
 
     Args:
         estimate: (…, T) floating-point samples, T ≥ 2.
@@ -64,8 +64,9 @@ def negative_snr(estimate: Tensor, reference: Tensor) -> Tensor:
 def negative_si_snr(estimate: Tensor, reference: Tensor) -> Tensor:
     """Negative scale-invariant signal-to-noise ratio of zero-mean signals, in dB: lower is better.
 
-    The estimate is split into its projection on the reference and the rest; the loss is the rest's energy over the
-    projection's. Rescaling the estimate changes nothing. (Le Roux et al., "SDR – half-baked or well done?", 2019.)
+    The estimate is split into its projection on the reference and the rest; the loss is the rest's energy
+    over the projection's. Rescaling the estimate changes nothing. (Le Roux et al., "SDR – half-baked or well
+    done?", 2019.)
 
     Args:
         estimate: (…, T) floating-point samples, T ≥ 2.
@@ -84,10 +85,11 @@ def negative_si_snr(estimate: Tensor, reference: Tensor) -> Tensor:
 
 
 class PermutationInvariant(nn.Module):
-    """A loss under the best order of the estimates: which output belongs to which talker is left to the network.
+    """A loss under the best order of the estimates: which output belongs to which talker is left to the
+    network.
 
-    Every estimate is compared with every reference; of all orders the one with the lowest mean loss is taken, for
-    each mixture on its own. With one talker there is one order, and this is the plain mean.
+    Every estimate is compared with every reference; of all orders the one with the lowest mean loss is taken,
+    for each mixture on its own. With one talker there is one order, and this is the plain mean.
 
     Args:
         loss: a function of (…, T) estimates and references that returns (…), `negative_snr` for one.
@@ -108,7 +110,8 @@ class PermutationInvariant(nn.Module):
             reference: (B, n_src, T).
 
         Returns:
-            losses (B,) and order (B, n_src), integers: ``estimate[b, order[b, i]]`` belongs to ``reference[b, i]``.
+            losses (B,) and order (B, n_src), integers: ``estimate[b, order[b, i]]`` belongs to ``reference[b,
+            i]``.
 
         Raises:
             InputError: not three dimensions, shapes differ, or the loss does not return one value per signal.
@@ -123,8 +126,8 @@ class PermutationInvariant(nn.Module):
         pairwise = self.loss(estimate[:, None].expand(pairs), reference[:, :, None].expand(pairs))
         if pairwise.shape != pairs[:3]:
             raise InputError(
-                f"The loss returned shape {tuple(pairwise.shape)} for signals of shape {pairs}; it must keep all "
-                f"but the last axis ({pairs[:3]}), without averaging."
+                f"The loss returned shape {tuple(pairwise.shape)} for signals of shape {pairs}; "
+                f"it must keep all but the last axis ({pairs[:3]}), without averaging."
             )
         orders = torch.tensor(list(permutations(range(n_src))), device=estimate.device)  # (n_src!, n_src)
         means = pairwise[:, torch.arange(n_src, device=estimate.device), orders].mean(-1)  # (B, n_src!)
@@ -132,7 +135,7 @@ class PermutationInvariant(nn.Module):
         return lowest, orders[index]
 
     def forward(self, estimate: Tensor, reference: Tensor) -> Tensor:
-        """The mean over the batch of each mixture's lowest loss: a scalar. Shapes and errors as in `best_order`."""
+        """The batch's mean of each mixture's lowest loss: a scalar. Shapes, errors: see `best_order`."""
         return self.best_order(estimate, reference)[0].mean()
 
 

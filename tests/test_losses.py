@@ -120,7 +120,7 @@ def test_each_mixture_has_its_own_order():
 
 
 def test_three_talkers_in_a_cycle():
-    """Orders that are not their own inverse tell "estimate of a reference" from "reference of an estimate"."""
+    """A cycle is not its own inverse: it tells "estimate of a reference" from the other way round."""
     reference = noise(1, 3, 500)
     estimate = reference[:, [1, 2, 0]]
     _, order = PermutationInvariant().best_order(estimate, reference)
@@ -136,7 +136,7 @@ def test_one_talker_is_the_plain_mean():
 
 
 def test_training_separates_two_outputs():
-    """Gradients flow through the chosen order: free outputs move on to the references, whichever way round."""
+    """Gradients flow through the chosen order: free outputs move on to the references."""
     reference = noise(1, 2, 200)
     estimate = (0.1 * noise(1, 2, 200, seed=4)).requires_grad_()
     optimiser = torch.optim.Adam([estimate], lr=0.05)
