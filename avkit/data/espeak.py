@@ -135,6 +135,7 @@ def _load(library_path: str, data_path: str) -> tuple[ctypes.CDLL, dict]:
     rate = library.espeak_Initialize(_SYNCHRONOUS, 0, data_path.encode(), _PHONEME_EVENTS | _DONT_EXIT)
     if rate <= 0:
         raise SystemExit(f"eSpeak NG found no data in {data_path}")
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # else the clock seeds what flutter and aspiration draw
     return library, {"version": library.espeak_Info(None).decode(), "rate": rate}
 
 
