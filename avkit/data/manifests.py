@@ -19,13 +19,6 @@ from avkit.errors import DataError
 
 SPLITS = ("tr", "cv", "tt")
 
-#: What an utterance is called inside a mixture's name `{utt1}_{snr1}_{utt2}_{snr2}.wav`, corpus by corpus.
-UTTERANCE_PATTERNS = {
-    "lrs2": r"[^_]+_[^_]+",
-    "lrs3": r".{11}_\d{5}",
-    "vox2": r"id\d{5}_.{11}_\d{5}",
-}
-
 
 @dataclass(frozen=True)
 class Source:
@@ -68,24 +61,6 @@ def talker_of(utterance: str) -> str:
     """
     match = re.match(r"(id\d{5})_.{11}_\d{5}$", utterance)
     return match.group(1) if match else utterance.rpartition("_")[0] or utterance
-
-
-def utterances_of(mixture_name: str, corpus: str) -> tuple[str, ...]:
-    """The utterance ids in a mixture's name (with or without its ending), talker by talker.
-
-    corpus: a key of `UTTERANCE_PATTERNS`. Raises DataError when the name does not have the corpus's form.
-    """
-    stem = mixture_name.removesuffix(".wav")
-    level = r"-?\d+(?:\.\d+)?(?:[eE]-?\d+)?"
-    field = rf"({UTTERANCE_PATTERNS[corpus]})_{level}"
-    for talkers in (2, 3):
-        match = re.fullmatch("_".join([field] * talkers), stem)
-        if match:
-            return match.groups()
-    raise DataError(
-        f"The mixture's name '{mixture_name}' does not have {corpus}'s form {{utt1}}_{{snr1}}_{{utt2}}_{{snr2}}.wav with "
-        f"utterance ids like /{UTTERANCE_PATTERNS[corpus]}/. Check that the corpus is {corpus}, or rename the file."
-    )
 
 
 def read_manifest(root: str | os.PathLike, split: str) -> list[Mixture]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from avkit.data.manifests import Mixture, Source, read_manifest, talker_of, utterances_of, write_manifest
+from avkit.data.manifests import Mixture, Source, read_manifest, talker_of, write_manifest
 from avkit.errors import DataError
 
 
@@ -98,17 +98,3 @@ def test_unknown_split_is_refused(tmp_path):
 )
 def test_talkers(utterance, talker):
     assert talker_of(utterance) == talker
-
-
-@pytest.mark.parametrize(
-    "corpus, first, second",
-    [
-        ("lrs2", "6330311066473698535_00011", "5535415699068794046_00002"),
-        ("lrs3", "0_j9bKdiO_k_00001", "-Fs_RMQtJqg_00010"),
-        ("vox2", "id00012_2_Uxsk56VD__00001", "id07874_-Uxsk56VDQ1_00022"),
-    ],
-)
-def test_names_give_their_utterances(corpus, first, second):
-    assert utterances_of(f"{first}_-3.25_{second}_3.25.wav", corpus) == (first, second)
-    with pytest.raises(DataError, match=corpus):
-        utterances_of("what_is.this.wav", corpus)

@@ -1,0 +1,75 @@
+"""A trained lip encoder on disk: written by pre-training, read by everything that trains with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from avkit.checkpoints import FORMAT, read_config, write_atomically
+from avkit.errors import CheckpointError
+from avkit.lips import LipEncoder, LipEncoderConfig
+
+PRESET = "lip-encoder"
+
+
+def save_lip_encoder(folder: str | os.PathLike, encoder: LipEncoder, provenance: dict | None = None) -> Path:
+    """Write a lip encoder as a folder with `model.safetensors` and `config.json`.
+
+    provenance: what made the weights, kept under that key.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "format": FORMAT,
+        "preset": PRESET,
+        "overrides": {},
+        "lip_encoder": dataclasses.asdict(encoder.config),
+        "provenance": provenance or {},
+    }
+    tensors = {f"lips.{key}": value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
+    write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
+    text = json.dumps(config, indent=2) + "\n"
+    write_atomically(folder / "config.json", lambda path: Path(path).write_text(text, encoding="utf-8"))
+    return folder
+
+
+def load_lip_encoder(name_or_path: str | os.PathLike) -> LipEncoder:
+    """A trained lip encoder, frozen.
+
+    name_or_path: a folder written by `save_lip_encoder`; a folder or bundled name of a trained network, whose lip encoder
+        is taken; or a file with the official encoder's weights.
+    Raises CheckpointError when there is nothing of the kind, or its files do not fit each other.
+    """
+    if Path(name_or_path).is_file() and Path(name_or_path).suffix not in (".json", ".safetensors"):
+        from avkit.checkpoints import load_official
+
+        encoder = load_official(name_or_path)
+        if not isinstance(encoder, LipEncoder):
+            raise CheckpointError(f"{name_or_path} holds a {type(encoder).__name__}; a lip encoder's weights are wanted.")
+        return encoder.freeze()
+    folder, config = read_config(name_or_path)
+    if config["lip_encoder"] is None:
+        raise CheckpointError(f"The checkpoint {folder} holds no lip encoder. Name one that was trained with lips.")
+    settings = config["lip_encoder"] | {"widths": tuple(config["lip_encoder"]["widths"])}
+    encoder = LipEncoder(LipEncoderConfig(**settings))
+    tensors = load_file(folder / "model.safetensors")
+    own = {key.removeprefix("lips."): value for key, value in tensors.items() if key.startswith("lips.")}
+    try:
+        encoder.load_state_dict(own)
+    except RuntimeError as error:
+        raise CheckpointError(f"The tensors in {folder} do not fit their lip encoder's configuration: {error}") from None
+    return encoder.freeze()
+
+
+def fingerprint(encoder: LipEncoder) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of an encoder's weights, to tell whose features are stored."""
+    digest = hashlib.sha256()
+    for key, value in sorted(encoder.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,300 @@
+"""The command `avkit train`: set a run up, go on where it stopped, and keep what it learnt.
+
+A run is a folder:
+
+- `config.yaml`        every setting, resolved
+- `last.ckpt`          from which the run goes on; `best.ckpt`: the best weights so far
+- `csv/`, `tensorboard/` curves
+- `model/`             what `avkit.load_model` reads, written when the run ends
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avkit._extras import require
+from avkit.errors import InputError
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+CONFIGS = files("avkit") / "configs"
+OWN_FILES = ("config.yaml", "last.ckpt", "best.ckpt", "run.json", "csv", "tensorboard", "model")
+
+TRAINER_DEFAULTS = {
+    "reload_dataloaders_every_n_epochs": 1,  # each epoch's loader begins where the run stands in it
+    "num_sanity_val_steps": 0,
+    "enable_progress_bar": sys.stdout.isatty(),
+    "enable_model_summary": False,
+    "log_every_n_steps": 10,
+}
+
+EXAMPLES = """\
+examples:
+  avkit corpus talkers --minutes 20 --seed 0
+  avkit train --config lip-encoder-tiny --out runs/lips --data.root talkers
+  avkit train --config rtfs-net-tiny --out runs/tiny --data.root talkers --model.lip_encoder runs/lips/model
+  avkit train --config rtfs-net-4-lrs2 --out runs/lrs2 --data.root LRS2 --trainer.devices 8
+
+The same command again goes on where the run stopped. Several --config files may be given: later ones win. Every setting
+can be given on the command line, as --model.NAME, --data.NAME or --trainer.NAME; `--show` lists them with their values.
+"""
+
+
+def config_names() -> list[str]:
+    """Names of the configurations that come with the package."""
+    return sorted(path.name.removesuffix(".yaml") for path in CONFIGS.iterdir() if path.name.endswith(".yaml"))
+
+
+def find_config(name_or_path: str) -> Path:
+    """The file of a configuration: a path, or a name from avkit/configs. Raises InputError where there is neither."""
+    for path in (Path(name_or_path), Path(str(CONFIGS / f"{name_or_path}.yaml"))):
+        if path.is_file():
+            return path
+    raise InputError(
+        f"There is no configuration '{name_or_path}': neither a file nor one of {', '.join(config_names())}."
+    )
+
+
+def summary_of(name: str) -> str:
+    """The first line of a configuration that comes with the package, which says what it is."""
+    return (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's own arguments; everything else is Lightning's and the configuration's."""
+    listed = "\n".join(f"  {name:<26}{summary_of(name)}" for name in config_names())
+    parser = argparse.ArgumentParser(
+        prog="avkit train",
+        description="Train a network, or go on where a run stopped.",
+        epilog=f"configurations:\n{listed}\n\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="append", required=True, metavar="NAME-OR-PATH", help="what to train, and how")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument("--fresh", action="store_true", help="delete what an earlier run left in DIR, and start anew")
+    parser.add_argument("--show", action="store_true", help="print the resolved settings, and do nothing")
+    parser.add_argument("--every", type=int, default=200, metavar="STEPS", help="optimiser steps between checkpoints")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Run the command. Returns 0 when the run has ended, by whichever limit."""
+    arguments, settings = build_parser().parse_known_args(argv)
+    require("lightning", "Training")
+    require("jsonargparse", "Training")
+    paths = [find_config(name) for name in arguments.config]
+    if arguments.show:
+        print(resolve(paths, settings))
+        return 0
+    train(paths, arguments.out, settings, fresh=arguments.fresh, every=arguments.every)
+    return 0
+
+
+def resolve(configs: list[Path], settings: list[str]) -> str:
+    """Every setting of a run as YAML."""
+    cli = _command_line(configs, settings)
+    return cli.parser.dump(cli.config, skip_none=False)
+
+
+def train(configs: list[Path], out: Path, settings: list[str] = (), fresh: bool = False, every: int = 200) -> Trainer:
+    """Train, or go on with the run in `out`, and write `out/model` when it has ended.
+
+    configs: files, later ones win. settings: command-line overrides such as "--model.learning_rate=1e-4".
+    fresh: delete what an earlier run left. every: optimiser steps between checkpoints.
+    Raises InputError when the settings differ from those the run began with, in what would change its result.
+    """
+    import torch
+
+    from avkit.callbacks import Checkpoints
+
+    out = Path(out)
+    rank_zero = _rank() == 0
+    if fresh and rank_zero:
+        _clear(out)
+    prepare_processor()
+    cli = _command_line(configs, list(settings), out=out, every=every)
+    resolved = cli.parser.dump(cli.config, skip_none=False)
+    checkpoints = next(callback for callback in cli.trainer.callbacks if isinstance(callback, Checkpoints))
+    resuming = checkpoints.last_path.exists() and not (fresh and not rank_zero)
+    if resuming:
+        _refuse_changes(out / "config.yaml", resolved)
+    if rank_zero:
+        out.mkdir(parents=True, exist_ok=True)
+        _write(out / "config.yaml", resolved)
+        print(f"Going on from {checkpoints.last_path}." if resuming else f"A new run in {out}.", flush=True)
+    torch.set_float32_matmul_precision("high")
+    begin = time.monotonic()
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(checkpoints.last_path) if resuming else None, weights_only=True)
+    if cli.trainer.is_global_zero:
+        _finish(cli, out, checkpoints, configs, list(settings), time.monotonic() - begin)
+    cli.trainer.strategy.barrier("finished")
+    return cli.trainer
+
+
+def prepare_processor() -> None:
+    """Settings for training on a CPU, and what they are, said.
+
+    Denormal numbers become zero: they make some processors ten times slower, and a trained network is full of them. Threads:
+    as many as there are cores for this process, unless OMP_NUM_THREADS says otherwise, shared by the processes of a machine.
+    """
+    import torch
+
+    flushed = torch.set_flush_denormal(True)
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    if _rank() == 0:
+        told = "flushed to zero" if flushed else "kept (this processor cannot flush them)"
+        print(f"CPU: {torch.get_num_threads()} thread(s), denormal numbers {told}.", flush=True)
+
+
+def _command_line(configs: list[Path], settings: list[str], out: Path | None = None, every: int = 200):
+    """Lightning's command line with this package's defaults; makes model, data and trainer where there is an `out`."""
+    import lightning as L
+    from lightning.pytorch.cli import LightningCLI
+
+    class CommandLine(LightningCLI):
+        def add_arguments_to_parser(self, parser):
+            parser.link_arguments("seed_everything", "model.init_args.seed")
+            parser.link_arguments("seed_everything", "data.init_args.seed")
+
+        def parse_arguments(self, parser, args):
+            self.config = parser.parse_args(args)
+
+        def instantiate_classes(self):
+            if out is not None:
+                super().instantiate_classes()
+
+        def instantiate_trainer(self, **kwargs):
+            for key, value in _run_objects(out, every).items():
+                if self.config_init.trainer.get(key) is None:
+                    kwargs[key] = value
+            return super().instantiate_trainer(**kwargs)
+
+    arguments = [part for path in configs for part in ("--config", str(path))] + settings
+    try:
+        return CommandLine(
+            model_class=L.LightningModule,
+            datamodule_class=L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults=TRAINER_DEFAULTS,
+            args=arguments,
+            run=False,
+            parser_kwargs={"exit_on_error": False, "prog": "avkit train"},
+        )
+    except Exception as error:
+        if type(error).__name__ in ("ArgumentError", "NSKeyError"):
+            raise InputError(f"The settings do not fit: {error}") from None
+        raise
+
+
+def _run_objects(out: Path, every: int) -> dict[str, Any]:
+    """The callbacks, loggers and plugins that a run has unless its configuration names others."""
+    from lightning.pytorch.callbacks import RichProgressBar
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    from avkit.callbacks import AtomicCheckpointIO, AudioSamples, Checkpoints, Report, Speed, StopOnBadNumbers
+
+    speed = Speed()
+    callbacks = [StopOnBadNumbers(out), speed, Report(speed), AudioSamples(), Checkpoints(out, every)]
+    return {
+        "callbacks": callbacks + [RichProgressBar()] * sys.stdout.isatty(),
+        "plugins": [AtomicCheckpointIO()],
+        "logger": [CSVLogger(out, name="csv"), TensorBoardLogger(out, name="tensorboard", version="")],
+        "default_root_dir": str(out),
+    }
+
+
+def _rank() -> int:
+    """This process's place among all of a run, before Lightning has set itself up."""
+    return next((int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0)
+
+
+def _clear(out: Path) -> None:
+    for name in OWN_FILES:
+        path = out / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    from avkit.checkpoints import write_atomically
+
+    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+
+
+def _refuse_changes(stored: Path, resolved: str) -> None:
+    """A run goes on with the model and data settings it began with."""
+    import yaml
+
+    if not stored.exists():
+        return
+    before, now = yaml.safe_load(stored.read_text(encoding="utf-8")), yaml.safe_load(resolved)
+    free = {"workers", "cache", "root", "lip_encoder", "compile"}
+    changed = []
+    for part in ("model", "data"):
+        old, new = (config[part].get("init_args", {}) for config in (before, now))
+        changed += [
+            f"{part}.{key}: {old.get(key)!r} became {new.get(key)!r}"
+            for key in sorted({*old, *new} - free)
+            if old.get(key) != new.get(key)
+        ]
+    if before.get("seed_everything") != now.get("seed_everything"):
+        changed.append(f"seed_everything: {before.get('seed_everything')} became {now.get('seed_everything')}")
+    if changed:
+        raise InputError(
+            f"The run in {stored.parent} began with other settings ({'; '.join(changed)}). Give the same command to go on, "
+            "--fresh to start anew, or another --out."
+        )
+
+
+def _finish(cli, out: Path, checkpoints, configs: list[Path], settings: list[str], seconds: float) -> None:
+    """Write `out/model` from the best weights, with where they come from."""
+    import torch
+
+    from avkit.callbacks import Speed
+
+    model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    speed = next(callback for callback in trainer.callbacks if isinstance(callback, Speed))
+    record_path = out / "run.json"
+    before = json.loads(record_path.read_text(encoding="utf-8")) if record_path.exists() else {}
+    device = trainer.strategy.root_device
+    provenance = {
+        "command": " ".join(["avkit train", *(f"--config {path.stem}" for path in configs), *settings]),
+        "seed": cli.config.seed_everything,
+        "data": data_checksum(Path(data.root)),
+        "minutes": round(before.get("minutes", 0.0) + seconds / 60, 2),
+        "examples": before.get("examples", 0) + speed.examples,
+        "steps": trainer.global_step,
+        "epochs": trainer.current_epoch,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} thread(s)",
+        "torch": torch.__version__,
+        checkpoints.monitor: checkpoints.best if checkpoints.best_epoch >= 0 else None,
+    }
+    _write(record_path, json.dumps(provenance, indent=2) + "\n")
+    if checkpoints.best_path.exists():
+        state = torch.load(checkpoints.best_path, map_location="cpu", weights_only=True)["state_dict"]
+        model.load_state_dict(state)
+    model.save(out / "model", provenance)
+    print(f"Wrote {out / 'model'} ({checkpoints.monitor} {checkpoints.best:.3f}, epoch {checkpoints.best_epoch}).", flush=True)
+
+
+def data_checksum(root: Path) -> str | None:
+    """The checksum that a generated corpus carries in its corpus.json; None for any other corpus."""
+    path = root / "corpus.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("checksum") if path.exists() else None
