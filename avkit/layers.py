@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, interpolate
+from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, interpolate, pad
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d}
 BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
@@ -91,9 +91,29 @@ def pool_to(x: Tensor, like: Tensor) -> Tensor:
     return x if x.shape[2:] == size else POOL[len(size)](x, size)
 
 
+class _PadSame:
+    """Zeros so that stride 1 keeps every size; an even kernel gets one less before than after. (`padding="same"`
+    computes the same and warns about even kernels.)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        sides = [((k - 1) // 2, k // 2) for k in reversed(self.kernel_size)]
+        return super().forward(pad(x, [side for pair in sides for side in pair]))
+
+
+class SameConv1d(_PadSame, nn.Conv1d):
+    """(B, C, T) -> (B, C', T)."""
+
+
+class SameConv2d(_PadSame, nn.Conv2d):
+    """(B, C, T, F) -> (B, C', T, F)."""
+
+
+SAME_CONV = {1: SameConv1d, 2: SameConv2d}
+
+
 def depthwise(dims: int, channels: int, kernel: int, norm: type[nn.Module]) -> ConvNormAct:
-    """A depthwise "same" convolution without bias, then a norm. An even kernel pads one less before than after."""
-    conv = CONV[dims](channels, channels, kernel, padding="same", groups=channels, bias=False)
+    """A depthwise "same" convolution without bias, then a norm."""
+    conv = SAME_CONV[dims](channels, channels, kernel, groups=channels, bias=False)
     return ConvNormAct(conv, norm(channels))
 
 
@@ -131,15 +151,12 @@ class Compression(nn.ModuleList):
     every axis (RTFS-Net, section 3.2.1)."""
 
     def __init__(self, channels: int, kernel: int, levels: int, dims: int, norm: type[nn.Module]):
-        first = {"stride": 1, "padding": "same"}
-        later = {"stride": 2, "padding": (kernel - 1) // 2}
-        super().__init__(
-            ConvNormAct(
-                CONV[dims](channels, channels, kernel, groups=channels, **(later if level else first)),
-                norm(channels),
-            )
-            for level in range(levels)
+        first = SAME_CONV[dims](channels, channels, kernel, groups=channels)
+        later = (
+            CONV[dims](channels, channels, kernel, stride=2, padding=(kernel - 1) // 2, groups=channels)
+            for _ in range(levels - 1)
         )
+        super().__init__(ConvNormAct(conv, norm(channels)) for conv in (first, *later))
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """(B, C, …) -> the levels, finest first, and their sum G, pooled to the coarsest one's size."""
