@@ -1,0 +1,449 @@
+"""Notebook 01, sound to spectrogram: its exercises, explorers and figures."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avkit.signal import SAMPLE_RATE, STFT
+from avkit.teach import plots
+from avkit.teach.display import Html
+from avkit.teach.exercises import Exercise, Mistake
+from avkit.teach.widgets import Control, Explorer
+
+# Sounds ---------------------------------------------------------------------------------------------------------
+
+
+def chirp(start_hz: float, end_hz: float, seconds: float = 1.0, sample_rate: int = SAMPLE_RATE) -> Tensor:
+    """A tone that glides from one frequency to the other, (seconds · sample_rate,), amplitude 0.3, soft ends."""
+    time = torch.arange(round(seconds * sample_rate), dtype=torch.float64) / sample_rate
+    phase = 2 * math.pi * (start_hz * time + (end_hz - start_hz) * time**2 / (2 * seconds))
+    fade = torch.clamp(torch.minimum(time, seconds - time) / 0.02, max=1)
+    return (0.3 * fade * torch.sin(phase)).float()
+
+
+def tones_and_clicks(tone_gap_hz: float = 100.0, click_gap_s: float = 0.012) -> Tensor:
+    """Half a second: two steady tones around 1 kHz, and two clicks in the middle, (8000,)."""
+    time = torch.arange(SAMPLE_RATE // 2) / SAMPLE_RATE
+    sound = 0.2 * torch.sin(2 * math.pi * (1000 - tone_gap_hz / 2) * time)
+    sound += 0.2 * torch.sin(2 * math.pi * (1000 + tone_gap_hz / 2) * time)
+    for when in (0.25 - click_gap_s / 2, 0.25 + click_gap_s / 2):
+        sound[round(when * SAMPLE_RATE)] += 0.9
+    return sound
+
+
+def clear_share(voices: Tensor, n_fft: int, hop: int, margin_db: float = 10.0) -> float:
+    """Share of the energy of (2, L) voices in STFT points where one is stronger by `margin_db` or more."""
+    power = STFT(n_fft, hop)(voices).square().sum(dim=1)  # (2, T, F)
+    strong, weak = power.amax(dim=0), power.amin(dim=0)
+    return float(
+        strong[strong > 10 ** (margin_db / 10) * weak].sum() / power.sum()
+        + weak[strong > 10 ** (margin_db / 10) * weak].sum() / power.sum()
+    )
+
+
+# Exercises ------------------------------------------------------------------------------------------------------
+
+
+def frame_signal(signal: Tensor, length: int, hop: int) -> Tensor:
+    """(L,) -> (frames, length): frame t starts at sample t · hop; only whole frames."""
+    count = 1 + (signal.shape[-1] - length) // hop
+    return torch.stack([signal[t * hop : t * hop + length] for t in range(count)])
+
+
+def _frame_with_padding(signal: Tensor, length: int, hop: int) -> Tensor:
+    count = math.ceil(signal.shape[-1] / hop)
+    padded = torch.nn.functional.pad(signal, (0, count * hop + length))
+    return torch.stack([padded[t * hop : t * hop + length] for t in range(count)])
+
+
+def _probe_frames(answer, draw: torch.Generator) -> dict[str, Tensor]:
+    long, short = torch.randn(1000, generator=draw), torch.randn(37, generator=draw)
+    return {
+        "1000 samples, length 256, hop 128": answer(long, 256, 128),
+        "37 samples, length 8, hop 3": answer(short, 8, 3),
+        "8 samples, length 8, hop 5": answer(short[:8], 8, 5),
+    }
+
+
+def hann(length: int) -> Tensor:
+    """The periodic Hann window, (length,): sin²(π n / length)."""
+    return torch.sin(math.pi * torch.arange(length) / length) ** 2
+
+
+def _symmetric_hann(length: int) -> Tensor:
+    return torch.sin(math.pi * torch.arange(length) / (length - 1)) ** 2
+
+
+def _hamming(length: int) -> Tensor:
+    return 0.54 - 0.46 * torch.cos(2 * math.pi * torch.arange(length) / length)
+
+
+def _probe_window(answer, draw: torch.Generator) -> dict[str, Tensor]:
+    return {f"length {length}": answer(length) for length in (256, 9, 32)}
+
+
+def inverse_stft(spectrum: Tensor, window: Tensor, hop: int, length: int) -> Tensor:
+    """(T, F) complex, frames centred on multiples of `hop` -> (length,) samples."""
+    n_fft = window.shape[0]
+    frames = torch.fft.irfft(spectrum, n=n_fft) * window
+    sound = torch.zeros((len(frames) - 1) * hop + n_fft)
+    weight = torch.zeros_like(sound)
+    for t, frame in enumerate(frames):
+        sound[t * hop : t * hop + n_fft] += frame
+        weight[t * hop : t * hop + n_fft] += window**2
+    start = n_fft // 2
+    return sound[start : start + length] / weight[start : start + length]
+
+
+def _overlap_add(
+    spectrum: Tensor, window: Tensor, hop: int, length: int, synthesis: int, divide: int, trim: bool = True
+):
+    """Overlap-add with the window to the power `synthesis`, divided by summed powers `divide` (0: not divided)."""
+    n_fft = window.shape[0]
+    frames = torch.fft.irfft(spectrum, n=n_fft) * window**synthesis
+    sound = torch.zeros((len(frames) - 1) * hop + n_fft)
+    weight = torch.zeros_like(sound)
+    for t, frame in enumerate(frames):
+        sound[t * hop : t * hop + n_fft] += frame
+        weight[t * hop : t * hop + n_fft] += window**divide
+    start = n_fft // 2 if trim else 0
+    if divide == 0:
+        return sound[start : start + length]
+    return sound[start : start + length] / weight[start : start + length].clamp_min(1e-8)
+
+
+def _probe_inverse(answer, draw: torch.Generator) -> dict[str, Tensor]:
+    results = {}
+    for n_fft, hop, length in ((256, 128, 1000), (64, 16, 333)):
+        sound, window = torch.randn(length, generator=draw), torch.hann_window(n_fft)
+        spectrum = torch.stft(sound, n_fft, hop, window=window, return_complex=True).T
+        results[f"window {n_fft}, hop {hop}, {length} samples"] = answer(spectrum, window, hop, length)
+    return results
+
+
+EXERCISES = {
+    "heard_hz": Exercise(
+        task="predict the frequency of the tone you will hear",
+        reference=3000,
+        probe=lambda answer, draw: {"the 5 kHz tone": float(answer)},
+        mistakes=(
+            Mistake(
+                "unchanged",
+                5000,
+                "8000 samples a second cannot hold 5 kHz: the highest frequency they can "
+                "carry is half the sample rate, 4 kHz. What does a tone above it turn into?",
+            ),
+            Mistake(
+                "halved",
+                2500,
+                "the samples that are kept are played at half the rate, so time is not "
+                "stretched and the frequency is not halved. Think of the mirror at half the sample rate.",
+            ),
+            Mistake(
+                "clipped",
+                4000,
+                "a tone above half the sample rate does not stop at 4 kHz: it is mirrored "
+                "there, as far below as it was above.",
+            ),
+            Mistake(
+                "silent",
+                0,
+                "the tone does not vanish: every kept sample still carries it, but a lower tone "
+                "would give the same samples. Which one?",
+            ),
+        ),
+    ),
+    "frame_signal": Exercise(
+        task="cut a signal into overlapping frames",
+        reference=frame_signal,
+        probe=_probe_frames,
+        mistakes=(
+            Mistake(
+                "hop ignored",
+                lambda x, length, hop: frame_signal(x, length, length),
+                "your frames do not "
+                "overlap: each starts where the last one ended, as if the hop were the length.",
+            ),
+            Mistake(
+                "swapped",
+                lambda x, length, hop: frame_signal(x, hop, length),
+                "length and hop are swapped: "
+                "a frame has `length` samples, and the next one starts `hop` samples later.",
+            ),
+            Mistake(
+                "last frame lost",
+                lambda x, length, hop: frame_signal(x, length, hop)[:-1],
+                "the last whole "
+                "frame is missing. A signal of exactly `length` samples holds one frame, not none: count 1 + …",
+            ),
+            Mistake(
+                "padded",
+                _frame_with_padding,
+                "there are frames that reach past the end of the signal. Keep "
+                "only those that fit; padding comes later, in the STFT itself.",
+            ),
+            Mistake(
+                "transposed",
+                lambda x, length, hop: frame_signal(x, length, hop).T,
+                "rows and columns are swapped: one row per frame, so the shape is (frames, length).",
+            ),
+        ),
+    ),
+    "hann": Exercise(
+        task="write the periodic Hann window",
+        reference=hann,
+        probe=_probe_window,
+        mistakes=(
+            Mistake(
+                "symmetric",
+                _symmetric_hann,
+                "this is the symmetric Hann window, which returns to zero at its "
+                "last sample. The STFT needs the periodic one: its period is `length`, not `length − 1`, so that "
+                "copies half a window apart add up to exactly 1.",
+            ),
+            Mistake(
+                "sine",
+                lambda n: torch.sin(math.pi * torch.arange(n) / n),
+                "this is the sine window, the square root of Hann's: square it.",
+            ),
+            Mistake("hamming", _hamming, "this is Hamming's window: it starts at 0.08. Hann's starts at 0."),
+            Mistake(
+                "rectangular",
+                torch.ones,
+                "all ones is the rectangular window, the one whose leaks we want to be rid of.",
+            ),
+            Mistake(
+                "off centre",
+                lambda n: 0.5 + 0.5 * torch.cos(2 * math.pi * torch.arange(n) / n),
+                "the window is "
+                "upside down: it is 1 at its edges and 0 in the middle. The cosine is subtracted.",
+            ),
+        ),
+    ),
+    "inverse_stft": Exercise(
+        task="go back from the STFT to the samples",
+        reference=inverse_stft,
+        probe=_probe_inverse,
+        mistakes=(
+            Mistake(
+                "not divided",
+                lambda s, w, h, n: _overlap_add(s, w, h, n, 1, 0),
+                "the overlapping frames were "
+                "windowed twice (once going there, once coming back) and never divided by the sum of the squared "
+                "windows, so the loudness ripples with the hop.",
+            ),
+            Mistake(
+                "divided by the window",
+                lambda s, w, h, n: _overlap_add(s, w, h, n, 1, 1),
+                "each frame carries "
+                "the window twice, so the sum to divide by is of the squared windows, not of the windows.",
+            ),
+            Mistake(
+                "not windowed",
+                lambda s, w, h, n: _overlap_add(s, w, h, n, 0, 2),
+                "the frames are divided by "
+                "the sum of squared windows but were windowed only once: multiply each by the window again "
+                "before adding.",
+            ),
+            Mistake(
+                "padding kept",
+                lambda s, w, h, n: _overlap_add(s, w, h, n, 1, 2, False),
+                "the result starts "
+                "half a window too early: the first n_fft // 2 samples are the reflected padding. Cut them off.",
+            ),
+        ),
+    ),
+}
+# Overlap-add without a second window is exact too, when the windows add up to 1; the exercise asks for the general form.
+
+
+# Explorers ------------------------------------------------------------------------------------------------------
+
+
+def render_resolution(n_fft: int, overlap: str) -> Html:
+    """Two tones 100 Hz apart and two clicks 12 ms apart, seen through one window."""
+    hop = max(1, round(n_fft * {"none": 1, "half": 0.5, "three quarters": 0.25}[overlap]))
+    levels = plots.spectrogram_db(tones_and_clicks(), n_fft, hop)
+    fig, axes = plots.figure(8, 3.2)
+    top = float(levels.max())
+    image = plots.draw_spectrogram(axes, levels, (top - 60, top), hop=hop)
+    milliseconds, width = 1000 * n_fft / SAMPLE_RATE, SAMPLE_RATE / n_fft
+    title = f"window {n_fft} = {milliseconds:g} ms, bins {width:.4g} Hz apart, hop {1000 * hop / SAMPLE_RATE:g} ms"
+    axes.set(title=title, ylim=(0.5, 1.5), xlim=(0.15, 0.35))
+    fig.colorbar(image, ax=axes, label="power (dB)")
+    tones = "two separate lines" if 2 * width <= 100 else "one blurred band"
+    clicks = "two separate strokes" if milliseconds <= 12 else "one broad stroke"
+    return plots.picture(
+        fig, f"Spectrogram, window of {milliseconds:g} ms: the tones are {tones}, the clicks {clicks}."
+    )
+
+
+def window_named(name: str, n_fft: int) -> Tensor:
+    """A window by the name the explorer shows."""
+    if name == "rectangular":
+        return torch.ones(n_fft)
+    return torch.hann_window(n_fft, periodic=name == "periodic Hann")
+
+
+def render_window_sum(window: str, hop_share: str, n_fft: int = 32) -> Html:
+    """Shifted windows and their sum."""
+    shape = window_named(window, n_fft)
+    hop = round(n_fft * {"1/4": 0.25, "1/2": 0.5, "3/4": 0.75, "1": 1.0}[hop_share])
+    total = torch.zeros(6 * n_fft)
+    fig, axes = plots.figure(8, 2.6)
+    for start in range(0, len(total) - n_fft + 1, hop):
+        axes.plot(range(start, start + n_fft), shape, color=plots.SKY, lw=1)
+        total[start : start + n_fft] += shape
+    inside = total[n_fft : 4 * n_fft]
+    low, high = float(inside.min()), float(inside.max())
+    axes.plot(total, color=plots.RED, lw=2, label="sum")
+    verdict = "constant" if high - low < 1e-4 else f"between {low:.2f} and {high:.2f}"
+    axes.set(
+        title=f"{window}, hop {hop_share} of the window: sum {verdict}",
+        xlabel="sample",
+        xlim=(n_fft, 4 * n_fft),
+    )
+    axes.set_ylim(0, 1.1 * max(high, 1))
+    axes.legend(loc="lower right")
+    return plots.picture(
+        fig, f"Shifted copies of the {window} window at a hop of {hop_share}; their sum is {verdict}."
+    )
+
+
+EXPLORERS = {
+    "resolution": Explorer(
+        render_resolution,
+        (
+            Control("n_fft", (32, 64, 128, 256, 512, 1024, 2048), 256, "window (samples)"),
+            Control("overlap", ("none", "half", "three quarters"), "half"),
+        ),
+    ),
+    "window_sum": Explorer(
+        render_window_sum,
+        (
+            Control("window", ("periodic Hann", "symmetric Hann", "rectangular"), "periodic Hann"),
+            Control("hop_share", ("1/4", "1/2", "3/4", "1"), "1/2", "hop / window"),
+        ),
+    ),
+}
+
+
+# Figures --------------------------------------------------------------------------------------------------------
+
+
+def draw_frames(signal: Tensor, length: int, hop: int, count: int = 4) -> Html:
+    """The start of a signal with the first frames marked under it."""
+    shown = signal[: (count - 1) * hop + length + hop]
+    fig, axes = plots.figure(8, 2.6)
+    axes.plot(shown, color="black", lw=0.8)
+    depth = float(shown.abs().max())
+    for index in range(count):
+        y = -depth * (1.25 + 0.22 * index)
+        axes.plot(
+            [index * hop, index * hop + length],
+            [y, y],
+            color=plots.COLOURS[index],
+            lw=5,
+            solid_capstyle="butt",
+        )
+        axes.text(
+            index * hop + length / 2,
+            y,
+            f"frame {index}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if index != 1 else "black",
+        )
+    axes.set(xlabel="sample", yticks=[], xlim=(0, len(shown)))
+    return plots.picture(
+        fig, f"A waveform with {count} frames of {length} samples below it, each {hop} samples later."
+    )
+
+
+def draw_leakage(windows: dict[str, Tensor], frequency_bins: float = 20.5, n_fft: int = 256) -> Html:
+    """Spectrum of one tone between two bins, seen through each window."""
+    tone = torch.sin(2 * math.pi * frequency_bins * torch.arange(n_fft) / n_fft)
+    fig, axes = plots.figure(8, 2.8)
+    for index, (name, window) in enumerate(windows.items()):
+        power = torch.fft.rfft(tone * window).abs() ** 2
+        level = 10 * torch.log10(power / power.max() + 1e-12)
+        axes.plot(
+            np.arange(n_fft // 2 + 1) * SAMPLE_RATE / n_fft / 1000,
+            level,
+            color=plots.COLOURS[index],
+            label=name,
+        )
+    axes.set(xlabel="frequency (kHz)", ylabel="level (dB)", ylim=(-110, 5), xlim=(0, 8))
+    axes.legend()
+    return plots.picture(
+        fig,
+        "Spectrum of one tone: without a window its energy spreads over all frequencies, with Hann's it stays near 1.28 kHz.",
+    )
+
+
+def draw_clear_shares(lengths: list[int], shares: list[float], chosen: int) -> Html:
+    """How much of the energy belongs clearly to one voice, against the window's length."""
+    fig, axes = plots.figure(7, 2.8)
+    milliseconds = [1000 * length / SAMPLE_RATE for length in lengths]
+    axes.semilogx(milliseconds, shares, "o-", color=plots.BLUE, base=2)
+    axes.semilogx(
+        1000 * chosen / SAMPLE_RATE,
+        shares[lengths.index(chosen)],
+        "s",
+        color=plots.RED,
+        ms=9,
+        label="RTFS-Net",
+    )
+    axes.set_xticks(milliseconds, [f"{value:g}" for value in milliseconds])
+    axes.set(xlabel="window (ms)", ylabel="clear share")
+    axes.minorticks_off()
+    axes.legend()
+    best = milliseconds[int(np.argmax(shares))]
+    return plots.picture(
+        fig,
+        f"Share of energy that belongs clearly to one voice against window length: it peaks at {best:g} ms.",
+    )
+
+
+def draw_windows(sound: Tensor, lengths: list[int]) -> Html:
+    """One sound through windows of several lengths, each on the scale of its own loudest point."""
+    fig, axes = plots.figure(4 * len(lengths), 2.8, 1, len(lengths), squeeze=False, sharey=True)
+    for axis, length in zip(axes[0], lengths, strict=True):
+        levels = plots.spectrogram_db(sound, length, length // 4)
+        levels -= levels.max()
+        image = plots.draw_spectrogram(
+            axis, levels, (-60, 0), f"window {1000 * length / SAMPLE_RATE:g} ms", length // 4
+        )
+        axis.label_outer()
+    fig.colorbar(image, ax=axes[0].tolist(), label="below loudest (dB)")
+    names = " and ".join(f"{1000 * length / SAMPLE_RATE:g} ms" for length in lengths)
+    return plots.picture(
+        fig,
+        f"The same sound through windows of {names}: short ones show vertical strokes, long ones horizontal lines.",
+    )
+
+
+def draw_question(mixture: Tensor) -> Html:
+    """The mixture through a very short, a middling and a very long window."""
+    return draw_windows(mixture, [32, 256, 4096])
+
+
+def draw_spectra(sounds: dict[str, Tensor]) -> Html:
+    """Magnitude spectrum and waveform of each sound."""
+    fig, axes = plots.figure(8, 1.8 * len(sounds), len(sounds), 2, sharex="col", sharey="col")
+    for row, (name, sound) in enumerate(sounds.items()):
+        axes[row, 0].plot(np.arange(len(sound)) / SAMPLE_RATE, sound, color=plots.COLOURS[row], lw=0.4)
+        axes[row, 0].set_title(f"{name}: waveform")
+        hertz = np.fft.rfftfreq(len(sound), 1 / SAMPLE_RATE)
+        axes[row, 1].plot(hertz / 1000, torch.fft.rfft(sound).abs(), color=plots.COLOURS[row], lw=0.8)
+        axes[row, 1].set(title=f"{name}: magnitude spectrum", xlim=(0, 4))
+    axes[-1, 0].set_xlabel("time (s)")
+    axes[-1, 1].set_xlabel("frequency (kHz)")
+    return plots.picture(
+        fig, f"Waveforms and magnitude spectra of {' and '.join(sounds)}: the spectra are identical."
+    )
