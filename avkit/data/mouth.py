@@ -173,7 +173,8 @@ def _movement(face: Face, n_frames: int, rng: np.random.Generator) -> tuple[np.n
         return size * (weight[:, None] * np.sin(2 * np.pi * rate[:, None] * t + phase[:, None])).sum(0) / 1.5
 
     d = face.drift
-    x, y = face.x + wander(d), face.y + wander(0.8 * d)
+    shake = rng.normal(0, 0.12, (2, n_frames))  # what a face tracker leaves from frame to frame
+    x, y = face.x + wander(d) + shake[0], face.y + wander(0.8 * d) + shake[1]
     return x, y, face.scale * (1 + wander(0.012 * d)), face.roll + wander(0.012 * d), 1 + wander(0.008)
 
 

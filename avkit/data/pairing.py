@@ -30,9 +30,9 @@ class Pair:
 
 
 def pitch_of(talker: str) -> float:
-    """A voice's usual pitch in semitones over 1 Hz: its floor and a third of the way to the top of its range."""
+    """A voice's usual pitch in semitones over 1 Hz: its floor and 0.6 of the way to the top of its range, as measured."""
     voice = voices.voice(talker)
-    return 12 * float(np.log2(voice.pitch * (1 + (voice.range - 1) / 3)))
+    return 12 * float(np.log2(voice.pitch * (1 + 0.6 * (voice.range - 1))))
 
 
 def plan_split(split: str, n_mixtures: int, seed: int, reuse: int) -> tuple[list[str], list[Pair]]:
