@@ -69,7 +69,8 @@ class AudioEncoder(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, L) -> s, (B, filters, T)."""
-        rest = self.window - (self.hop + waveform.shape[-1]) % self.window  # so that whole windows cover the signal
+        # Whole windows cover the signal: zeros at its end, then a margin on either side.
+        rest = self.window - (self.hop + waveform.shape[-1]) % self.window
         margin = self.window - self.hop
         return self.conv(pad(waveform[:, None], (margin, rest + margin)))
 
@@ -80,7 +81,8 @@ class AudioDecoder(nn.Module):
     def __init__(self, config: IIANetConfig):
         super().__init__()
         self.window, self.hop = config.window, config.window // 4
-        self.conv = nn.ConvTranspose1d(config.filters, 1, self.window, self.hop, padding=self.window // 2, bias=False)
+        half = self.window // 2
+        self.conv = nn.ConvTranspose1d(config.filters, 1, self.window, self.hop, padding=half, bias=False)
         nn.init.xavier_uniform_(self.conv.weight)
 
     def forward(self, masked: Tensor, length: int) -> Tensor:
@@ -269,7 +271,8 @@ class Separation(nn.Module):
     def attend_audio(self, levels: list[Tensor], top: Tensor) -> list[Tensor]:
         """IntraA at every level. In the sound the global feature is resampled before its convolutions and norms, in
         the lips after them: with norms over all positions that makes a difference."""
-        return [intra(level, upsample(top, level)) for intra, level in zip(self.audio_intra, levels, strict=True)]
+        pairs = zip(self.audio_intra, levels, strict=True)
+        return [intra(level, upsample(top, level)) for intra, level in pairs]
 
     def forward(self, a0: Tensor, v0: Tensor) -> Tensor:
         """a₀ (B, C, T), v₀ (B, D, V) -> (B, C, T)."""
@@ -284,8 +287,8 @@ class Separation(nn.Module):
 class IIANet(nn.Module):
     """IIANet.
 
-        s = encoder(mixture);  a₀ = bottleneck(s);  v₀ = lips, narrowed
-        output = decoder(s · mask(separation(a₀, v₀)))
+    s = encoder(mixture);  a₀ = bottleneck(s);  v₀ = lips, narrowed
+    output = decoder(s · mask(separation(a₀, v₀)))
     """
 
     config_class = IIANetConfig
@@ -298,7 +301,8 @@ class IIANet(nn.Module):
         self.bottleneck = nn.Sequential(Norm(config.filters), nn.Conv1d(config.filters, config.channels, 1))
         self.lip_projection = nn.Conv1d(config.lip_channels, config.lip_hidden, 3, padding=1)
         self.separation = Separation(config)
-        self.mask = nn.Sequential(nn.PReLU(), nn.Conv1d(config.channels, config.n_src * config.filters, 1), nn.ReLU())
+        masks = nn.Conv1d(config.channels, config.n_src * config.filters, 1)
+        self.mask = nn.Sequential(nn.PReLU(), masks, nn.ReLU())
         self.decoder = AudioDecoder(config)
 
     def forward(self, mixture: Tensor, lips: Tensor) -> Tensor:

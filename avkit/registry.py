@@ -38,6 +38,17 @@ _RTFS_TINY = RTFSNetConfig(
     lip_heads=4,
 )
 
+# 4 ms windows every millisecond instead of 1 ms windows four times as often: a quarter of the frames, more filters.
+_IIANET_TINY = IIANetConfig(
+    cycles=6,
+    fusion_cycles=3,
+    filters=128,
+    window=64,
+    channels=64,
+    hidden=128,
+    lip_hidden=32,
+)
+
 PRESETS = {
     "rtfs-net-4": Preset(RTFSNet, RTFSNetConfig(repeats=4), "RTFS-Net, 4 blocks (ICLR 2024)"),
     "rtfs-net-6": Preset(RTFSNet, RTFSNetConfig(repeats=6), "RTFS-Net, 6 blocks (ICLR 2024)"),
@@ -48,6 +59,7 @@ PRESETS = {
     ),
     "iianet": Preset(IIANet, IIANetConfig(), "IIANet, 4 + 12 cycles (ICML 2024)"),
     "iianet-fast": Preset(IIANet, IIANetConfig(cycles=10), "IIANet, 4 + 6 cycles (ICML 2024)"),
+    "iianet-tiny": Preset(IIANet, _IIANET_TINY, "small IIANet for the course's synthetic talkers"),
 }
 
 
