@@ -279,8 +279,7 @@ class AudioSamples(Callback):
         board = next((x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)), None)
         if board is None or not trainer.is_global_zero or trainer.sanity_checking:
             return
-        data = trainer.datamodule
-        item = data.validation_mixtures[(0, 0)]
+        item = trainer.datamodule.validation_mixtures[(0, 0)]
         batch = {key: value[None].to(pl_module.device) for key, value in item.items()}
         with torch.no_grad():
             estimate, target, mixture = pl_module.estimate(pl_module.trained_network(), batch)

@@ -1,4 +1,4 @@
-"""What a training run learns: a separation network, its loss, its optimiser and its schedule, as a Lightning module."""
+"""What a training run learns, as Lightning modules: the optimiser and its schedule, and a separation network with its losses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from avkit.callbacks import AudioSamples
 from avkit.checkpoints import attach_lips, save_model
 from avkit.errors import InputError
 from avkit.lip_weights import load_lip_encoder
@@ -21,130 +22,49 @@ from avkit.registry import create_model
 LOSSES = {"snr": negative_snr, "si-snr": negative_si_snr}
 
 
-class Separation(L.LightningModule):
-    """A separation network with its frozen lip encoder, its losses, its optimiser and its schedule.
+class Learner(L.LightningModule):
+    """An optimiser, a schedule and a moving average for a network: what every training run here has.
 
     All chance in a training step (dropout, drop-path) is seeded from (seed, epoch, batch, device), so that a resumed run
-    draws what an unbroken one would.
-
-    Args:
-        network: a name of `avkit.list_models()`.
-        overrides: fields of that network's configuration to change.
-        lip_encoder: a folder or bundled name with a trained lip encoder; None only where no lips are looked at.
-        audio_only: zeros instead of lip features; the network then has as many outputs as an item has targets.
-        train_loss: "snr" or "si-snr", negative, over the best order of the talkers where there are several.
-        optimizer: "adamw" or "adam".
-        learning_rate: at its highest.
-        weight_decay: of the optimiser.
-        schedule: "plateau" halves the rate after `patience` validations without progress; "cosine" falls to 1 % by the end
-            of the run (of max_epochs, max_steps or max_time, whichever is nearest); "constant" keeps it.
-        patience: for "plateau".
-        warmup: steps over which the rate rises from 0.
-        average: decay of a moving average of the weights, which is then what is validated and kept; None for none.
-        compile: compile the network with torch.compile.
-        seed: of dropout (on the command line it follows --seed_everything).
+    draws what an unbroken one would. The arguments are those of `Separation`.
     """
 
     def __init__(
         self,
-        network: str,
-        overrides: dict[str, Any] | None = None,
-        lip_encoder: str | None = None,
-        audio_only: bool = False,
-        train_loss: Literal["snr", "si-snr"] = "snr",
-        optimizer: Literal["adamw", "adam"] = "adamw",
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.0,
-        schedule: Literal["plateau", "cosine", "constant"] = "plateau",
-        patience: int = 10,
-        warmup: int = 0,
-        average: float | None = None,
-        compile: bool = False,
-        seed: int = 0,
+        network: torch.nn.Module,
+        optimizer: str,
+        learning_rate: float,
+        weight_decay: float,
+        schedule: str,
+        patience: int,
+        warmup: int,
+        average: float | None,
+        compile: bool,
+        seed: int,
     ):
         super().__init__()
-        self.preset, self.audio_only, self.seed = network, audio_only, seed
-        self.network = create_model(network, **(overrides or {}))
-        if lip_encoder is None and not audio_only:
-            raise InputError(
-                "No lip encoder was named: give --model.lip_encoder a folder with a trained one (make one with `avkit train "
-                "--config lip-encoder-tiny --out DIR`, then DIR/model), or train with --model.audio_only true."
-            )
-        attach_lips(self, None if lip_encoder is None else load_lip_encoder(lip_encoder).freeze())
-        self.train_loss = PermutationInvariant(LOSSES[train_loss])
-        self.validation_loss = PermutationInvariant(negative_si_snr)
+        self.network, self.seed = network, seed
         self.optimizer_name, self.learning_rate, self.weight_decay = optimizer, learning_rate, weight_decay
         self.schedule, self.patience, self.warmup = schedule, patience, warmup
         self.decay = average
-        self.average = None if average is None else copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.average = None if average is None else copy.deepcopy(network).requires_grad_(False).eval()
         if compile:
             self.network.compile()
         self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         self._plateau_state: dict | None = None
-        self._sums = torch.zeros(3, dtype=torch.float64)
+        self._averaged_steps = -1
 
-    # ------------------------------------------------------------------------------------------------------ forward
+    def trained_network(self) -> torch.nn.Module:
+        """What the run is for: the average of the weights where one is kept, else the network."""
+        return self.network if self.average is None else self.average
 
-    def embed(self, lips: Tensor) -> Tensor:
-        """Lips of a batch, (B, n, F, 88, 88) uint8 or (B, n, 512, F) stored features, as features (B·n, 512, F) float."""
-        if self.audio_only:
-            frames = lips.shape[2] if lips.dtype == torch.uint8 else lips.shape[3]
-            return torch.zeros(len(lips), self.network.config.lip_channels, frames, device=lips.device)
-        lips = lips.flatten(0, 1)
-        if lips.dtype != torch.uint8:
-            return lips.float()
-        with torch.no_grad():
-            return self.lips(((lips.float() / 255 - MEAN) / STD)[:, None]).float()
-
-    def estimate(self, network: torch.nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Estimates and targets (N, n_src, T), and the mixtures (N, T) they came from.
-
-        A network of one output sees each target's lips in turn (N = B · targets), one of several outputs all at once.
-        """
-        mixture, targets = batch["mixture"], batch["targets"]
-        if network.config.n_src == 1:
-            mixture = mixture.repeat_interleave(targets.shape[1], dim=0)
-            targets = targets.flatten(0, 1)[:, None]
-        estimates = network(mixture, self.embed(batch["lips"])).float()
-        if estimates.shape != targets.shape:
-            raise InputError(
-                f"{self.preset} gave {estimates.shape[1]} voices where items have {targets.shape[1]} target(s). A network of "
-                "two outputs needs --data.both true."
-            )
-        return estimates, targets, mixture
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """The training loss of a batch."""
-        estimates, targets, _ = self.estimate(self.network, batch)
-        loss = self.train_loss(estimates, targets)
-        self.log("train_loss", loss, on_step=True, on_epoch=False, prog_bar=True, sync_dist=self.trainer.world_size > 1)
-        return loss
-
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Adds up the loss and the improvement of a batch; items of weight 0 do not count."""
-        network = self.network if self.average is None else self.average
-        estimates, targets, mixture = self.estimate(network, batch)
-        losses = self.validation_loss.best_order(estimates, targets)[0].double()
-        before = negative_si_snr(mixture[:, None].expand_as(targets), targets).mean(1).double()
-        weight = batch["weight"].to(losses).repeat_interleave(len(losses) // len(batch["weight"]))
-        self._sums = self._sums.to(losses.device)
-        self._sums += torch.stack([(losses * weight).sum(), ((before - losses) * weight).sum(), weight.sum()])
-
-    def on_validation_epoch_start(self) -> None:
-        self._sums = torch.zeros(3, dtype=torch.float64)
-
-    def on_validation_epoch_end(self) -> None:
-        """Means over all items of all devices, and the plateau schedule's step."""
-        loss, improvement, count = self.trainer.strategy.reduce(self._sums.to(self.device), reduce_op="sum").tolist()
-        values = {"val_loss": loss / count, "val_si_snr_improvement": improvement / count}
-        self.log_dict({key: torch.tensor(value) for key, value in values.items()}, prog_bar=True)
+    def after_validation(self, loss: float) -> None:
+        """Tell the plateau schedule how a validation went; to be called once after each."""
         if self.plateau is not None and not self.trainer.sanity_checking:
-            self.plateau.step(values["val_loss"])
-
-    # ----------------------------------------------------------------------------------------- optimiser and schedule
+            self.plateau.step(loss)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam or AdamW over the network alone; the lip encoder and the average are not trained."""
+        """Adam or AdamW over the network alone; neither a frozen lip encoder nor the average is trained."""
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.optimizer_name]
         fused = self.trainer.strategy.root_device.type == "cuda"
         optimizer = kind(self.network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=fused)
@@ -153,10 +73,6 @@ class Separation(L.LightningModule):
             if self._plateau_state is not None:
                 self.plateau.load_state_dict(self._plateau_state)
         return optimizer
-
-    def on_fit_start(self) -> None:
-        if self.lips is not None:
-            self.lips.to(self.device)
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Seed the step's chance and set its learning rate: both follow from where in the run it stands."""
@@ -202,8 +118,6 @@ class Separation(L.LightningModule):
             for mean, now in zip(self.average.buffers(), self.network.buffers(), strict=True):
                 mean.copy_(now)
 
-    _averaged_steps = -1
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.plateau is not None:
             checkpoint["plateau"] = self.plateau.state_dict()
@@ -211,9 +125,121 @@ class Separation(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._plateau_state = checkpoint.get("plateau")
 
-    def trained_network(self) -> torch.nn.Module:
-        """What the run is for: the average of the weights where one is kept, else the network."""
-        return self.network if self.average is None else self.average
+
+class Separation(Learner):
+    """A separation network with its frozen lip encoder, its losses, its optimiser and its schedule.
+
+    Args:
+        network: a name of `avkit.list_models()`.
+        overrides: fields of that network's configuration to change.
+        lip_encoder: a folder or bundled name with a trained lip encoder; None only where no lips are looked at.
+        audio_only: zeros instead of lip features; the network then has as many outputs as an item has targets.
+        train_loss: "snr" or "si-snr", negative, over the best order of the talkers where there are several.
+        optimizer: "adamw" or "adam".
+        learning_rate: at its highest.
+        weight_decay: of the optimiser.
+        schedule: "plateau" halves the rate after `patience` validations without progress; "cosine" falls to 1 % by the end
+            of the run (of max_epochs, max_steps or max_time, whichever is nearest); "constant" keeps it.
+        patience: for "plateau".
+        warmup: steps over which the rate rises from 0.
+        average: decay of a moving average of the weights, which is then what is validated and kept; None for none.
+        compile: compile the network with torch.compile.
+        seed: of dropout (on the command line it follows --seed_everything).
+    """
+
+    def __init__(
+        self,
+        network: str,
+        overrides: dict[str, Any] | None = None,
+        lip_encoder: str | None = None,
+        audio_only: bool = False,
+        train_loss: Literal["snr", "si-snr"] = "snr",
+        optimizer: Literal["adamw", "adam"] = "adamw",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        schedule: Literal["plateau", "cosine", "constant"] = "plateau",
+        patience: int = 10,
+        warmup: int = 0,
+        average: float | None = None,
+        compile: bool = False,
+        seed: int = 0,
+    ):
+        model = create_model(network, **(overrides or {}))
+        super().__init__(
+            model, optimizer, learning_rate, weight_decay, schedule, patience, warmup, average, compile, seed
+        )
+        self.preset, self.audio_only = network, audio_only
+        if lip_encoder is None and not audio_only:
+            raise InputError(
+                "No lip encoder was named: give --model.lip_encoder a folder with a trained one (make one with `avkit train "
+                "--config lip-encoder-tiny --out DIR`, then DIR/model), or train with --model.audio_only true."
+            )
+        attach_lips(self, None if lip_encoder is None else load_lip_encoder(lip_encoder))
+        self.train_loss = PermutationInvariant(LOSSES[train_loss])
+        self.validation_loss = PermutationInvariant(negative_si_snr)
+        self._sums = torch.zeros(3, dtype=torch.float64)
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """What a run of this module also reports: what it sounds like."""
+        return [AudioSamples()]
+
+    def on_fit_start(self) -> None:
+        if self.lips is not None:
+            self.lips.to(self.device)
+
+    def embed(self, lips: Tensor) -> Tensor:
+        """Lips of a batch, (B, n, F, 88, 88) uint8 or (B, n, 512, F) stored features, as features (B·n, 512, F) float."""
+        if self.audio_only:
+            frames = lips.shape[2] if lips.dtype == torch.uint8 else lips.shape[3]
+            return torch.zeros(len(lips), self.network.config.lip_channels, frames, device=lips.device)
+        lips = lips.flatten(0, 1)
+        if lips.dtype != torch.uint8:
+            return lips.float()
+        with torch.no_grad():
+            return self.lips(((lips.float() / 255 - MEAN) / STD)[:, None]).float()
+
+    def estimate(self, network: torch.nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Estimates and targets (N, n_src, T), and the mixtures (N, T) they came from.
+
+        A network of one output sees each target's lips in turn (N = B · targets), one of several outputs all at once.
+        """
+        mixture, targets = batch["mixture"], batch["targets"]
+        if network.config.n_src == 1:
+            mixture = mixture.repeat_interleave(targets.shape[1], dim=0)
+            targets = targets.flatten(0, 1)[:, None]
+        estimates = network(mixture, self.embed(batch["lips"])).float()
+        if estimates.shape != targets.shape:
+            raise InputError(
+                f"{self.preset} gave {estimates.shape[1]} voices where items have {targets.shape[1]} target(s). A network of "
+                "two outputs needs --data.both true."
+            )
+        return estimates, targets, mixture
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """The training loss of a batch."""
+        estimates, targets, _ = self.estimate(self.network, batch)
+        loss = self.train_loss(estimates, targets)
+        self.log("train_loss", loss, on_step=True, on_epoch=False, prog_bar=True, sync_dist=self.trainer.world_size > 1)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Adds up the loss and the improvement of a batch; items of weight 0 do not count."""
+        estimates, targets, mixture = self.estimate(self.trained_network(), batch)
+        losses = self.validation_loss.best_order(estimates, targets)[0].double()
+        before = negative_si_snr(mixture[:, None].expand_as(targets), targets).mean(1).double()
+        weight = batch["weight"].to(losses).repeat_interleave(len(losses) // len(batch["weight"]))
+        self._sums = self._sums.to(losses.device)
+        self._sums += torch.stack([(losses * weight).sum(), ((before - losses) * weight).sum(), weight.sum()])
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums = torch.zeros(3, dtype=torch.float64)
+
+    def on_validation_epoch_end(self) -> None:
+        """Means over all items of all devices, and the plateau schedule's step."""
+        loss, improvement, count = self.trainer.strategy.reduce(self._sums.to(self.device), reduce_op="sum").tolist()
+        values = {"val_loss": loss / count, "val_si_snr_improvement": improvement / count}
+        self.log_dict({key: torch.tensor(value) for key, value in values.items()}, prog_bar=True)
+        self.after_validation(values["val_loss"])
 
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:
         """Write the trained network and its lip encoder in the package's format, for `avkit.load_model`."""

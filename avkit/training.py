@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import sys
 import time
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,8 +135,10 @@ def train(configs: list[Path], out: Path, settings: list[str] = (), fresh: bool 
         _write(out / "config.yaml", resolved)
         print(f"Going on from {checkpoints.last_path}." if resuming else f"A new run in {out}.", flush=True)
     torch.set_float32_matmul_precision("high")
+    _quieten()
     begin = time.monotonic()
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(checkpoints.last_path) if resuming else None, weights_only=True)
+    checkpoint = str(checkpoints.last_path) if resuming else None
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     if cli.trainer.is_global_zero:
         _finish(cli, out, checkpoints, configs, list(settings), time.monotonic() - begin)
     cli.trainer.strategy.barrier("finished")
@@ -152,7 +156,7 @@ def prepare_processor() -> None:
     flushed = torch.set_flush_denormal(True)
     if "OMP_NUM_THREADS" not in os.environ:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     if _rank() == 0:
         told = "flushed to zero" if flushed else "kept (this processor cannot flush them)"
         print(f"CPU: {torch.get_num_threads()} thread(s), denormal numbers {told}.", flush=True)
@@ -206,16 +210,23 @@ def _run_objects(out: Path, every: int) -> dict[str, Any]:
     from lightning.pytorch.callbacks import RichProgressBar
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-    from avkit.callbacks import AtomicCheckpointIO, AudioSamples, Checkpoints, Report, Speed, StopOnBadNumbers
+    from avkit.callbacks import AtomicCheckpointIO, Checkpoints, Report, Speed, StopOnBadNumbers
 
     speed = Speed()
-    callbacks = [StopOnBadNumbers(out), speed, Report(speed), AudioSamples(), Checkpoints(out, every)]
+    callbacks = [StopOnBadNumbers(out), speed, Report(speed), Checkpoints(out, every)]
     return {
         "callbacks": callbacks + [RichProgressBar()] * sys.stdout.isatty(),
         "plugins": [AtomicCheckpointIO()],
         "logger": [CSVLogger(out, name="csv"), TensorBoardLogger(out, name="tensorboard", version="")],
         "default_root_dir": str(out),
     }
+
+
+def _quieten() -> None:
+    """Keep Lightning from remarking on what is meant here: frozen modules in eval mode, short epochs, its services."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for text in (".*in eval mode at the start.*", ".*smaller than the logging interval.*", ".*treespec, LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=text)
 
 
 def _rank() -> int:
@@ -288,8 +299,9 @@ def _finish(cli, out: Path, checkpoints, configs: list[Path], settings: list[str
     }
     _write(record_path, json.dumps(provenance, indent=2) + "\n")
     if checkpoints.best_path.exists():
-        state = torch.load(checkpoints.best_path, map_location="cpu", weights_only=True)["state_dict"]
-        model.load_state_dict(state)
+        best = torch.load(checkpoints.best_path, map_location="cpu", weights_only=True)
+        model.on_load_checkpoint(best)
+        model.load_state_dict(best["state_dict"])
     model.save(out / "model", provenance)
     print(f"Wrote {out / 'model'} ({checkpoints.monitor} {checkpoints.best:.3f}, epoch {checkpoints.best_epoch}).", flush=True)
 

@@ -46,6 +46,9 @@ class Cache:
         self.skipped_files = int(bad_audio.sum() + bad_lips.sum())
         self._replacement = lru_cache(maxsize=2)(self._find_replacement)
 
+    def __len__(self) -> int:
+        return len(self.data)
+
     @property
     def bytes(self) -> int:
         """Memory that the split takes."""

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from avkit.data import drawing
 from avkit.data.cache import Cache
-from avkit.data.datasets import ItemSettings, Mixtures, MixingSettings, open_split
+from avkit.data.datasets import ItemSettings, MixingSettings, Mixtures, open_split
 from avkit.errors import InputError
+
+
+class InMemory(Protocol):
+    """A split whose batches are made at once."""
+
+    def batch(self, epoch: int, rows: np.ndarray) -> dict[str, Tensor]:
+        """The items `rows` of an epoch, collated."""
+
+    def __len__(self) -> int:
+        """Items of an epoch."""
 
 
 class EpochLoader:
     """One epoch's batches on one device, read by worker processes or taken from a cache.
 
-    source: the split, or its cache. rows: (batches, batch size) rows of the epoch. weight: the same shape, 1 for an item
+    source: a dataset indexed by (epoch, row), or one in memory. rows: (batches, batch size) rows of the epoch. weight: the same shape, 1 for an item
     that counts and 0 for one that only fills a batch up. Worker processes start with the first batch.
     """
 
     def __init__(
         self,
-        source: Mixtures | Cache,
+        source: Dataset | InMemory,
         epoch: int,
         rows: np.ndarray,
         weight: np.ndarray,
@@ -45,7 +55,7 @@ class EpochLoader:
             yield batch | {"weight": torch.from_numpy(weight)}
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
-        if isinstance(self.source, Cache):
+        if not isinstance(self.source, Dataset):
             return (self.source.batch(self.epoch, rows) for rows in self.rows)
         return iter(
             DataLoader(
@@ -85,7 +95,48 @@ def evaluation_rows(items: int, batch_size: int, rank: int, world: int) -> tuple
     return rows.reshape(-1, world, batch_size)[:, rank], weight.reshape(-1, world, batch_size)[:, rank]
 
 
-class MixtureData(L.LightningDataModule):
+class BatchData(L.LightningDataModule):
+    """Batches of two splits, the training ones from wherever in an epoch a resumed run goes on.
+
+    A subclass fills `train` and `validation` in `setup`.
+    """
+
+    def __init__(self, root: str, batch_size: int, seed: int, workers: int = 0):
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; at least 1 is wanted.")
+        self.root, self.batch_size, self.seed, self.workers = Path(root), batch_size, seed, workers
+        self.train: Dataset | InMemory | None = None
+        self.validation: Dataset | InMemory | None = None
+        self.validation_items: int | None = None
+        self.first_epoch, self.first_batch = 0, 0  # where a resumed run goes on
+
+    def batches_per_epoch(self) -> int:
+        """Batches of a whole epoch on one device."""
+        return len(self.train) // (self.batch_size * self.trainer.world_size)
+
+    def train_dataloader(self) -> EpochLoader:
+        """The current epoch's batches, from where a resumed run goes on. Lightning asks for them in every epoch."""
+        epoch = self.trainer.current_epoch
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        rows = training_rows(self.seed, epoch, len(self.train), self.batch_size, rank, world)
+        if epoch == self.first_epoch:
+            rows = rows[self.first_batch :]
+        return self._loader(self.train, epoch, rows, np.ones(rows.shape, np.float32))
+
+    def val_dataloader(self) -> EpochLoader:
+        """The validation items, each counted once over all devices."""
+        items = len(self.validation)
+        wanted = min(self.validation_items or items, items)
+        rows, weight = evaluation_rows(wanted, self.batch_size, self.trainer.global_rank, self.trainer.world_size)
+        return self._loader(self.validation, 0, rows * items // wanted, weight)
+
+    def _loader(self, source: Dataset | InMemory, epoch: int, rows: np.ndarray, weight: np.ndarray) -> EpochLoader:
+        pin = self.trainer.strategy.root_device.type == "cuda"
+        return EpochLoader(source, epoch, rows, weight, self.workers, pin)
+
+
+class MixtureData(BatchData):
     """Training and validation mixtures of a corpus in LRS2-2Mix's layout.
 
     Args:
@@ -127,18 +178,12 @@ class MixtureData(L.LightningDataModule):
         seed: int = 0,
         validation_items: int | None = None,
     ):
-        super().__init__()
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; at least 1 is wanted.")
-        self.root, self.batch_size, self.seed = Path(root), batch_size, seed
-        self.cache, self.workers, self.validation_items = cache, workers, validation_items
+        super().__init__(root, batch_size, seed, workers)
+        self.cache, self.validation_items = cache, validation_items
         shared = {"segment": segment, "both": both, "features": features, "on_bad": on_bad}
         self.training_settings = ItemSettings(**shared, start=start, augment=augment)
         self.validation_settings = ItemSettings(**shared)
         self.mixing = MixingSettings(items_per_epoch, levels, same_talker) if mixing == "dynamic" else None
-        self.train: Mixtures | Cache | None = None
-        self.validation: Mixtures | Cache | None = None
-        self.first_epoch, self.first_batch = 0, 0  # where a resumed run goes on
 
     def setup(self, stage: str) -> None:
         """Read the lists, and with a cache the files."""
@@ -151,35 +196,6 @@ class MixtureData(L.LightningDataModule):
             self.train, self.validation = Cache(self.train, device), Cache(self.validation, device)
 
     @property
-    def training_mixtures(self) -> Mixtures:
-        """The training split, cached or not."""
-        return self.train.data if isinstance(self.train, Cache) else self.train
-
-    @property
     def validation_mixtures(self) -> Mixtures:
         """The validation split, cached or not."""
         return self.validation.data if isinstance(self.validation, Cache) else self.validation
-
-    def batches_per_epoch(self) -> int:
-        """Batches of a whole epoch on one device."""
-        return len(self.training_mixtures) // (self.batch_size * self.trainer.world_size)
-
-    def train_dataloader(self) -> EpochLoader:
-        """The current epoch's batches, from where a resumed run goes on. Lightning asks for them in every epoch."""
-        epoch = self.trainer.current_epoch
-        rank, world = self.trainer.global_rank, self.trainer.world_size
-        rows = training_rows(self.seed, epoch, len(self.training_mixtures), self.batch_size, rank, world)
-        if epoch == self.first_epoch:
-            rows = rows[self.first_batch :]
-        return self._loader(self.train, epoch, rows, np.ones(rows.shape, np.float32))
-
-    def val_dataloader(self) -> EpochLoader:
-        """All validation items, each counted once over all devices."""
-        items = len(self.validation_mixtures)
-        wanted = min(self.validation_items or items, items)
-        rows, weight = evaluation_rows(wanted, self.batch_size, self.trainer.global_rank, self.trainer.world_size)
-        return self._loader(self.validation, 0, rows * items // wanted, weight)
-
-    def _loader(self, source: Mixtures | Cache, epoch: int, rows: np.ndarray, weight: np.ndarray) -> EpochLoader:
-        pin = self.trainer.strategy.root_device.type == "cuda"
-        return EpochLoader(source, epoch, rows, weight, self.workers, pin)
