@@ -134,6 +134,7 @@ COMPANIONS = {
     "tornado": "jupyterlab",
     "nbconvert": "jupyterlab",
     "websocket": "jupyterlab",
+    "triton": "torch",  # in its builds for GPUs
     "sru": None,  # the official code's, for side-by-side runs: `avkit bench --official` says how to get it
 }
 
