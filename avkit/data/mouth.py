@@ -210,7 +210,9 @@ def _shape(face: Face, curves: np.ndarray, x: np.ndarray, y: np.ndarray, scale: 
     low = lower + face.lower * scale * full * inside**0.6 * (1 - 0.5 * tuck)
     skull = middle - 0.26 * gap + scale * (1.0 + 6.5 * teeth + 1.5 * tuck - 4.5 * u**2)  # teeth do not follow the lip
     skull = np.where(tongue > 0.75, np.minimum(skull, middle + 0.1 * gap), skull)  # a high tongue covers their edge
+    skull = np.minimum(skull, lower + gap - 1)  # a shut mouth shows none
     below = lower - scale * (teeth * (4.0 - 3.0 * tuck) - 1.0 - 2.0 * u**2) * (tongue < 0.8)
+    below = np.maximum(below, lower - gap + 1)
     rise = lower - gap * (0.2 + 0.6 * tongue) * (1 - (u / 0.7) ** 2).clip(0) ** 0.5 + 0.5
     beyond = 4.0 * (np.abs(u) >= 1)  # no lips outside the corners
     top, low = top + beyond, low - beyond

@@ -5,6 +5,7 @@ adverb. A sentence's split follows from a hash of its words alone, so no seed ev
 """
 
 import hashlib
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -22,8 +23,8 @@ GRID = (
 
 WORDS = {
     "who": "my brother|the baker|our teacher|a farmer|the pilot|her mother|the painter|his friend|a doctor|the miller|"
-    "our captain|the women|five boys|the people|my father|a fisherman|the manager|every visitor|the shepherd|somebody|"
-    "the whole family|a young poet|the watchmaker|both players|your neighbour",
+    "our captain|my father|a fisherman|the manager|every visitor|the shepherd|somebody|the whole family|a young poet|"
+    "the watchmaker|your neighbour|a woman|the boy upstairs|everyone|nobody",
     "did": "bought|moved|found|brought|painted|washed|followed|promised|believed|made|wanted|carried|measured|opened|"
     "forgot|borrowed|noticed|polished|sharpened|wrapped|shook|threw|chose|lifted|imagined",
     "does": "loves|keeps|wears|paints|fixes|builds|watches|brings|needs|buys|shows|hides|washes|moves|remembers",
@@ -51,7 +52,7 @@ PATTERNS = (
     "{when} {who} {did} my {what}",
     "please {verb} that {what} {where}",
     "why did {who} {verb} the {what}",
-    "{how} {what}s are {where} {when}",
+    "every {how} {what} is {where} {when}",
 )
 _LISTS = {kind: tuple(words.split("|")) for kind, words in WORDS.items()}
 
@@ -76,7 +77,7 @@ def free_sentence(rng: np.random.Generator) -> str:
     pattern = PATTERNS[rng.integers(len(PATTERNS))]
     for kind, words in _LISTS.items():
         pattern = pattern.replace("{" + kind + "}", words[rng.integers(len(words))])
-    return pattern
+    return re.sub(r"\ba (?=[aeiou])", "an ", pattern)
 
 
 def sentence(rng: np.random.Generator, split: str, grid_share: float = 0.4) -> str:
