@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,7 @@ class Speed(Callback):
             self._times["optimiser"] = self._now(pl_module)
             marks = list(self._times.items())
             whole = max(marks[-1][1] - marks[0][1], 1e-9)
-            self.shares = {name: (at - before) / whole for (_, before), (name, at) in zip(marks, marks[1:], strict=False)}
+            self.shares = {name: (at - before) / whole for (_, before), (name, at) in pairwise(marks)}
             self.rate = self._count / max(time.perf_counter() - self._since, 1e-9)
             values = {"examples_per_second": self.rate, **{f"share_{name}": part for name, part in self.shares.items()}}
             pl_module.log_dict({key: float(value) for key, value in values.items()}, on_step=True, rank_zero_only=True)

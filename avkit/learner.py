@@ -13,6 +13,7 @@ from torch import Tensor
 
 from avkit.callbacks import AudioSamples
 from avkit.checkpoints import attach_lips, save_model
+from avkit.data.features import check_features
 from avkit.errors import InputError
 from avkit.lip_weights import load_lip_encoder
 from avkit.lips import MEAN, STD
@@ -184,8 +185,13 @@ class Separation(Learner):
         return [AudioSamples()]
 
     def on_fit_start(self) -> None:
-        if self.lips is not None:
-            self.lips.to(self.device)
+        """Bring the lip encoder to the device, and make sure that stored features are its own."""
+        if self.lips is None:
+            return
+        self.lips.to(self.device)
+        data = self.trainer.datamodule
+        if data.training_settings.features is not None:
+            check_features(data.root, data.training_settings.features, self.lips)
 
     def embed(self, lips: Tensor) -> Tensor:
         """Lips of a batch, (B, n, F, 88, 88) uint8 or (B, n, 512, F) stored features, as features (B·n, 512, F) float."""

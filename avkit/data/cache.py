@@ -41,8 +41,8 @@ class Cache:
             lips = self._read(data.mouths, lambda path: self._variants(path, lengths[path], features))
         self.audio, self.audio_at, bad_audio = self._flat(audio, np.zeros(1, np.int16))
         self.lips, self.lips_at, bad_lips = self._flat(lips, next((l for l in lips if l is not None), None))
-        self.bad_clip = bad_audio[: len(clips)] | bad_lips[data.mouth_of]
-        self.bad_mixture = bad_audio[len(clips) :]
+        self.bad_audio, self.bad_mixture = bad_audio[: len(clips)], bad_audio[len(clips) :]
+        self.bad_lips = bad_lips[data.mouth_of]
         self.skipped_files = int(bad_audio.sum() + bad_lips.sum())
         self._replacement = lru_cache(maxsize=2)(self._find_replacement)
 
@@ -135,7 +135,8 @@ class Cache:
     def _find_replacement(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """For each row of an epoch, the row to read (itself, or the next good one), and how many were passed over."""
         draws = self.data.draws(epoch)
-        bad = self.bad_clip[draws.clips].any(1)
+        targets = 2 if self.data.settings.both else 1
+        bad = self.bad_audio[draws.clips].any(1) | self.bad_lips[draws.clips[:, :targets]].any(1)
         if self.bad_mixture.size:
             bad |= self.bad_mixture[draws.mixture]
         rows = np.arange(len(draws))
