@@ -32,8 +32,17 @@ from avkit.data.espeak import Synthesiser
 from avkit.data.labels import LABELS, MIXTURES, Labels, read_labels, read_mixtures, read_mouth
 from avkit.data.mixing import Mixture
 from avkit.data.pairing import Pair, plan_split
+from avkit.data.surroundings import (
+    RT60,
+    Surroundings,
+    check_range,
+    draw_surroundings,
+    load_rooms,
+    reverberate,
+    speech_shaped_noise,
+)
 from avkit.data.text import SPLITS
-from avkit.data.utterance import make_utterance
+from avkit.data.utterance import generator, make_utterance
 from avkit.errors import DataError, InputError
 
 __all__ = ["Labels", "Plan", "main", "make_corpus", "read_labels", "read_mixtures", "read_mouth", "verify"]
@@ -47,7 +56,11 @@ _KINDS = ("mix", "s1", "s2")
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides every byte of a corpus. `reuse`: in how many mixtures an utterance stands, about."""
+    """What decides every byte of a corpus.
+
+    tr, cv, tt: mixtures per split. reuse: mixtures that an utterance stands in, about. room: range of reverberation times
+    in seconds. noise: range of the level of speech over noise in dB.
+    """
 
     seed: int
     tr: int
@@ -55,19 +68,34 @@ class Plan:
     tt: int
     reuse: int = 2
     compress: bool = False
+    room: tuple[float, float] | None = None
+    noise: tuple[float, float] | None = None
 
     @staticmethod
-    def of_minutes(minutes: float, seed: int, reuse: int = 2, compress: bool = False) -> "Plan":
-        """A plan for `minutes` of mixtures, split 80/10/10 with at least 30 mixtures each."""
+    def counts_of_minutes(minutes: float) -> dict[str, int]:
+        """Mixtures per split for `minutes` of them, split 80/10/10 with at least 30 each."""
+        if not 0 < minutes < 1e6:
+            raise InputError(f"--minutes {minutes}: wanted more than 0.")
         total = round(minutes * PER_MINUTE)
         held_out = max(LEAST, round(0.1 * total))
-        return Plan(seed, max(LEAST, total - 2 * held_out), held_out, held_out, reuse, compress)
+        return {"tr": max(LEAST, total - 2 * held_out), "cv": held_out, "tt": held_out}
 
     def __post_init__(self) -> None:
         if min(self.tr, self.cv, self.tt) < 0 or self.tr + self.cv + self.tt == 0:
             raise InputError(f"Mixtures per split {self.tr}, {self.cv}, {self.tt}: wanted none negative, not all zero.")
         if self.reuse < 1 or self.seed < 0:
             raise InputError(f"seed {self.seed} and reuse {self.reuse}: wanted seed 0 or more and reuse 1 or more.")
+        check_range("room", self.room, *RT60)
+        check_range("noise", self.noise, -20, 60)
+
+    def as_dict(self) -> dict:
+        """What `corpus.json` keeps of the plan, and a resumed run must agree with."""
+        options = {"room": self.room and list(self.room), "noise": self.noise and list(self.noise)}
+        return {"format": FORMAT, **asdict(self) | options}
+
+    def surroundings(self, name: str) -> Surroundings:
+        """Reverberation and noise of one mixture."""
+        return draw_surroundings(self.room, self.noise, generator(self.seed, name, "surroundings"))
 
     @property
     def mixtures(self) -> int:
@@ -137,18 +165,30 @@ def mixture_paths(split: str, name: str) -> dict[str, str]:
     return {kind: f"audio/wav16k/min/{split}/{kind}/{name}.wav" for kind in _KINDS}
 
 
-def _mixtures(root: Path, piece: tuple[int, list[Pair]]) -> int:
+def _mixed(root: Path, plan: Plan, mixture: Mixture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    sources = [mixing.read_wav(root / ".build" / f"{utterance}.wav") for utterance in (mixture.utt1, mixture.utt2)]
+    around, rng = plan.surroundings(mixture.name), generator(plan.seed, mixture.name, "room and noise")
+    if around.rt60 is not None:
+        sources = reverberate(sources, around.rt60, rng)
+    noise = None
+    if around.noise_db is not None:
+
+        def noise(speech: np.ndarray) -> np.ndarray:
+            return 10 ** (-around.noise_db / 20) * speech_shaped_noise(speech, rng)
+
+    return mixing.mix(*sources, mixture.snr1, mixture.snr2, noise)
+
+
+def _mixtures(root: Path, plan: Plan, piece: tuple[int, list[Pair]]) -> int:
     number, pairs = piece
     record = root / ".build" / f"mixtures_{number:06d}.json"
     if not record.exists():
         done = {}
         for pair in pairs:
-            m: Mixture = pair.mixture
-            sources = [mixing.read_wav(root / ".build" / f"{utterance}.wav") for utterance in (m.utt1, m.utt2)]
-            mixed = mixing.mix(*sources, m.snr1, m.snr2)
-            for path, samples in zip(mixture_paths(pair.split, m.name).values(), mixed, strict=True):
+            mixed, name = _mixed(root, plan, pair.mixture), pair.mixture.name
+            for path, samples in zip(mixture_paths(pair.split, name).values(), mixed, strict=True):
                 mixing.write_wav(root / path, samples)
-            done[m.name] = _digest(*mixed)
+            done[name] = _digest(*mixed)
         _write_text(record, json.dumps(done))
     return len(pairs)
 
@@ -186,11 +226,11 @@ def _pool(workers: int, initializer=None):
 
 def _prepare(root: Path, plan: Plan) -> bool:
     """Make the folders; True if this very corpus is already complete. Raises `DataError` if another one is in the way."""
-    wanted = {"format": FORMAT, **asdict(plan)}
+    wanted = plan.as_dict()
     for path in (root / "corpus.json", root / ".build" / "plan.json"):
         if path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))["plan"]
-            if found != wanted:
+            if {"room": None, "noise": None} | found != wanted:
                 raise DataError(f"{root} holds another corpus (plan {found}, asked {wanted}): "
                                 "choose another folder or remove that one.")  # fmt: skip
             if path.name == "corpus.json":
@@ -229,7 +269,7 @@ def make_corpus(root: Path | str, plan: Plan, workers: int | None = None, comman
     started = time.perf_counter()
     with _pool(workers or os.cpu_count() or 1, _start_worker) as pool:
         _run(pool, partial(_utterances, root, plan), utterances, "speaking and drawing", quiet)
-        _run(pool, partial(_mixtures, root), pairs, "mixing", quiet)
+        _run(pool, partial(_mixtures, root, plan), pairs, "mixing", quiet)
         pool.close()
         pool.join()
     info = _finish(root, plan, pairs, command, espeak_version)
@@ -252,14 +292,15 @@ def _finish(root: Path, plan: Plan, pairs: list[Pair], command: str, espeak_vers
     for path in sorted((root / ".build").glob("mixtures_*.json")):
         audio |= json.loads(path.read_text(encoding="utf-8"))
     pairs = sorted(pairs, key=lambda pair: (SPLITS.index(pair.split), pair.mixture.name))
-    tables = {LABELS: _jsonl([row["label"] for row in made]), MIXTURES: _jsonl([pair.row() for pair in pairs])}
+    tables = {LABELS: _jsonl([row["label"] for row in made]),
+              MIXTURES: _jsonl([pair.row() | plan.surroundings(pair.mixture.name).row() for pair in pairs])}  # fmt: skip
     for name, content in tables.items():
         _write_text(root / name, content)
     _write_manifests(root, pairs)
     info = {
         "command": command,
         "synthetic": "eSpeak NG speech and drawn lips: no real person's voice or face",
-        "plan": {"format": FORMAT, **asdict(plan)},
+        "plan": plan.as_dict(),
         "utterances": len(made),
         "talkers": len({row["label"]["talker"] for row in made}),
         "versions": {"avkit": _version("avkit"), "espeak-ng": espeak_version, "numpy": np.__version__,
@@ -354,6 +395,14 @@ def _mixture_counts(value: str) -> dict[str, int]:
     return counts
 
 
+def _pair(value: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, value.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value!r} is not two numbers like 0.2,0.6") from None
+    return low, high
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="avkit corpus",
@@ -370,6 +419,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=None, help="processes (one a core); changes no byte")
     parser.add_argument("--reuse", type=int, default=2, help="mixtures that each utterance stands in, about (2)")
     parser.add_argument("--compress", action="store_true", help="compress the mouths: slower, about 60 %% of the size")
+    parser.add_argument("--room", type=_pair, metavar="LOW,HIGH", help="reverberation times in seconds, e.g. 0.2,0.6 (none)")
+    parser.add_argument("--noise", type=_pair, metavar="LOW,HIGH",
+                        help="speech-shaped noise in the mixture, dB of speech over noise, e.g. 0,15 (none)")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser
 
@@ -383,12 +435,10 @@ def main(argv: list[str]) -> int:
         equal = verify(args.out, args.verify or None, args.workers)
         print(json.dumps(equal))
         return 0 if all(equal.values()) else 1
-    if args.mixtures:
-        plan = Plan(args.seed, **args.mixtures, reuse=args.reuse, compress=args.compress)
-    else:
-        if not 0 < args.minutes < 1e6:
-            raise InputError(f"--minutes {args.minutes}: wanted more than 0.")
-        plan = Plan.of_minutes(args.minutes, args.seed, args.reuse, args.compress)
+    counts = args.mixtures or Plan.counts_of_minutes(args.minutes)
+    plan = Plan(args.seed, **counts, reuse=args.reuse, compress=args.compress, room=args.room, noise=args.noise)
+    if plan.room:
+        load_rooms()  # a missing package is told before any work
     info = make_corpus(args.out, plan, args.workers, shlex.join(["avkit", "corpus", *argv]), args.quiet)
     if not args.quiet:
         print(f"{args.out}: {plan.mixtures} mixtures, {info['utterances']} utterances, {info['talkers']} talkers; complete.")

@@ -7,6 +7,7 @@ the loudest sample of mixture and sources is 0.9. The same list gives the same b
 
 import re
 import wave
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from avkit.errors import DataError, InputError
 RATE = 16000
 PEAK = 0.9
 MAX_LEVEL = 5.0  # dB
+
+Noise = Callable[[np.ndarray], np.ndarray]
 
 _LEVEL = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
 _IDS = {  # corpora by the shape of an utterance's id; LRS3's and VoxCeleb2's may hold any number of underscores
@@ -72,23 +75,29 @@ def parse_name(name: str, corpus: str | None = None) -> Mixture:
                      "t017_00042_1.25_t080_00007_-1.25. Rename the file or name its corpus.")  # fmt: skip
 
 
-def mix(first: np.ndarray, second: np.ndarray, snr1: float, snr2: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mixture and both sources, each (T,) int16; the mixture is exactly the sum of the sources.
+def mix(
+    first: np.ndarray, second: np.ndarray, snr1: float, snr2: float, noise: Noise | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mixture and both sources, each (T,) int16; without noise the mixture is exactly the sum of the sources.
 
     Args:
         first, second: (T,) int16 or float samples of equal length.
         snr1, snr2: levels in dB over the common power.
+        noise: makes noise (T,) from the sum of the sources, to be added to the mixture only.
 
     Raises:
         InputError: different lengths, or a source that is silent.
     """
+    if np.shape(first) != np.shape(second) or np.ndim(first) != 1:
+        raise InputError(f"Sources of shapes {np.shape(first)} and {np.shape(second)}: wanted two of one length (T,).")
     sources = np.stack([np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)])
     power = np.sqrt((sources**2).mean(1))
     if not (power > 0).all():
         raise InputError("A silent utterance has no level to mix at: leave it out of the list.")
     sources *= (10 ** (np.array([snr1, snr2]) / 20) / power)[:, None]
-    loudest = max(np.abs(sources.sum(0)).max(), np.abs(sources).max())
-    whole = np.round(sources * (PEAK * 32767 / loudest)).astype(np.int16)
+    added = np.zeros(sources.shape[1]) if noise is None else noise(sources.sum(0))
+    loudest = max(np.abs(sources.sum(0) + added).max(), np.abs(sources).max())
+    whole = np.round(np.stack([*sources, added]) * (PEAK * 32767 / loudest)).astype(np.int16)
     return whole.sum(0, dtype=np.int16), whole[0], whole[1]
 
 
