@@ -267,7 +267,8 @@ def install_browser() -> None:
 
 def lab_command(arguments: list, root_user: bool, display: bool) -> list:
     """JupyterLab's command line for this machine."""
-    command = [sys.executable, "-m", "jupyterlab", FIRST_NOTEBOOK]
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}"]
+    command += [f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}", "--log-level=WARN"]
     if root_user:
         command.append("--allow-root")
     if root_user or not display:
@@ -280,8 +281,7 @@ def open_lab(arguments: list) -> None:
     display = sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     command = lab_command(arguments, is_root(), display)
     if "--no-browser" in command:
-        print("Starting JupyterLab. Open the address that it prints (http://localhost:…?token=…) in a browser; "
-              "Ctrl-C twice ends it.", flush=True)
+        print("Starting JupyterLab; Ctrl-C twice ends it. Open in a browser:", flush=True)
     os.chdir(ROOT)
     os.execv(command[0], command)
 

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import urllib.request
 import venv
 from pathlib import Path
 
@@ -271,8 +273,28 @@ def test_a_venv_whose_python_is_gone_is_made_anew(tmp_path, project):
 )
 def test_jupyterlab_gets_what_it_needs_here(root_user, display, expected):
     command = environment.lab_command(["--port", "9999"], root_user, display)
-    assert command[:4] == [sys.executable, "-m", "jupyterlab", "notebooks/00_listen_first.ipynb"]
-    assert command[4:] == [*expected, "--port", "9999"]
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert command[-2 - len(expected):] == [*expected, "--port", "9999"]
+    assert {"--allow-root", "--no-browser"} & set(command) == set(expected)
+
+
+@pytest.mark.timeout(120)
+def test_jupyterlab_prints_an_address_that_opens_the_first_notebook(tmp_path):
+    """The server is started as `make lab` starts it, in a terminal's place; its address leads to the notebook."""
+    home = {**os.environ, "HOME": str(tmp_path), "JUPYTER_RUNTIME_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    command = environment.lab_command(["--port", port], True, False)
+    with subprocess.Popen(command, cwd=ROOT, env=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True) as server:
+        try:
+            address = next(line.strip() for line in server.stdout if line.strip().startswith("http://127.0.0.1"))
+            with urllib.request.urlopen(address.replace("/lab/tree/", "/api/contents/") + "&content=0") as answer:
+                assert json.load(answer)["path"] == environment.FIRST_NOTEBOOK
+            with urllib.request.urlopen(address) as page:
+                assert "JupyterLab" in page.read().decode()
+        finally:
+            server.terminate()
 
 
 def test_a_browser_that_does_not_start_is_not_a_browser(monkeypatch, tmp_path):
