@@ -14,6 +14,7 @@ from avkit.errors import MissingPackageError
 # import name -> extra of `pip install "avkit[EXTRA]"`
 EXTRA_OF = {
     "espeakng_loader": "corpus",
+    "pyroomacoustics": "room",
     "pystoi": "metrics",
     "torchmetrics": "metrics",
     "pesq": "pesq",

@@ -191,6 +191,7 @@ def examine() -> list[Finding]:
         attempt("notebooks", notebooks, install_line("notebooks")),
         attempt("training", installed("lightning", "jsonargparse", "tensorboard"), install_line("train")),
         attempt("corpus", try_espeak, install_line("corpus")),
+        attempt("reverberation", installed("pyroomacoustics"), install_line("room")),
         attempt("STOI, SDR", installed("pystoi", "torchmetrics"), install_line("metrics")),
         attempt("PESQ", try_pesq, compiled),
         attempt("video", try_video, install_line("video")),
@@ -204,9 +205,9 @@ def report(findings: list[Finding]) -> str:
     lines = [f"avkit {avkit.__version__} in {Path(avkit.__file__).parent}"]
     for finding in findings:
         state = finding.state if finding.state == WORKS else "MISSING" if finding.needed else "missing"
-        lines.append(f"  {finding.name:<12}{state:<9}{finding.detail}")
+        lines.append(f"  {finding.name:<15}{state:<9}{finding.detail}")
         if finding.remedy:
-            lines.append(f"{'':<23}-> {finding.remedy}")
+            lines.append(f"{'':<26}-> {finding.remedy}")
     broken = [finding.name for finding in findings if finding.needed and finding.state == MISSING]
     optional = [finding.name for finding in findings if not finding.needed and finding.state == MISSING]
     if broken:
