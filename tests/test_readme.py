@@ -1,0 +1,48 @@
+"""What README.md promises: its library example runs as printed, its targets and commands exist."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from avkit import cli
+from avkit._extras import EXTRA_OF
+from avkit._first_light import bundled_mixture
+from avkit.separation import read_audio
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_library_example_runs_as_printed():
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    chosen = bundled_mixture()
+    frames = torch.from_numpy(np.load(chosen.sources[0].mouth)["data"])[None]
+    names = {
+        "mixture": read_audio(chosen.audio)[0][None],
+        "reference": read_audio(chosen.sources[0].audio)[0][None],
+        "frames": frames,
+        "lips": torch.randn(1, 512, frames.shape[1]),
+    }
+    with torch.no_grad():
+        exec(example, names)
+    assert names["voice"].shape == names["estimate"].shape == (1, 1, names["mixture"].shape[-1])
+
+
+def test_every_make_target_it_names_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(re.findall(r"(?:`|    )make ([a-z]+)", README))
+    assert {"lab", "test", "course", "soak", "clean"} <= named <= targets
+
+
+def test_every_command_and_extra_it_names_exists():
+    assert set(re.findall(r"`avkit ([a-z-]+)`", README)) <= set(cli.COMMANDS)
+    assert set(re.findall(r"\[([a-z]+)\]\"", README)) <= {*EXTRA_OF.values(), "all"}
+
+
+def test_every_file_it_links_or_names_exists():
+    named = re.findall(r"\b((?:notebooks|data_samples|tests)/[\w./]*|LICENSE|environment\.yml)", README)
+    assert named
+    for name in named:
+        assert (ROOT / name.rstrip(".")).exists(), name
