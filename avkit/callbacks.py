@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from avkit.errors import AvkitError, CheckpointError
@@ -119,14 +119,13 @@ class Checkpoints(Checkpoint):
             "batch": done,
             "batches_in_all": progress.total.processed,
             "steps": trainer.global_step,
-            "stop": trainer.should_stop and not _out_of_time(trainer),
+            "stop": any(x.stopped_epoch or x.wait_count >= x.patience for x in _of_kind(trainer, EarlyStopping)),
         }
         trainer.save_checkpoint(self.last_path)
 
 
-def _out_of_time(trainer: L.Trainer) -> bool:
-    timers = [callback for callback in trainer.callbacks if isinstance(callback, L.pytorch.callbacks.Timer)]
-    return any((timer.time_remaining() or math.inf) <= 0 for timer in timers)
+def _of_kind(trainer: L.Trainer, kind: type[Callback]) -> list:
+    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]
 
 
 class StopOnBadNumbers(Callback):

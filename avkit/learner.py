@@ -53,7 +53,6 @@ class Learner(L.LightningModule):
             self.network.compile()
         self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         self._plateau_state: dict | None = None
-        self._averaged_steps = -1
 
     def trained_network(self) -> torch.nn.Module:
         """What the run is for: the average of the weights where one is kept, else the network."""
@@ -107,17 +106,22 @@ class Learner(L.LightningModule):
             shares.append(trainer.strategy.broadcast(spent / (spent + timer.time_remaining())))
         return max(shares)
 
-    def on_train_batch_end(self, outputs: Any, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Move the average along after each optimiser step."""
-        steps = self.trainer.global_step
-        if self.average is None or steps == self._averaged_steps:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The optimiser's step, and the average's after it."""
+        super().optimizer_step(*args, **kwargs)
+        if self.average is None:
             return
-        self._averaged_steps = steps
+        steps = self.trainer.global_step + 1
         decay = min(self.decay, (1 + steps) / (10 + steps))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
             for mean, now in zip(self.average.buffers(), self.network.buffers(), strict=True):
                 mean.copy_(now)
+
+    def on_train_batch_end(self, outputs: Any, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """A run that ends by its number of steps ends with a validation."""
+        if 0 < self.trainer.max_steps <= self.trainer.global_step:
+            self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.plateau is not None:

@@ -126,6 +126,7 @@ def train(configs: list[Path], out: Path, settings: list[str] = (), fresh: bool 
     prepare_processor()
     cli = _command_line(configs, list(settings), out=out, every=every)
     resolved = cli.parser.dump(cli.config, skip_none=False)
+    _refuse_partial_epochs(cli.trainer)
     checkpoints = next(callback for callback in cli.trainer.callbacks if isinstance(callback, Checkpoints))
     resuming = checkpoints.last_path.exists() and not (fresh and not rank_zero)
     if resuming:
@@ -166,6 +167,9 @@ def _command_line(configs: list[Path], settings: list[str], out: Path | None = N
     """Lightning's command line with this package's defaults; makes model, data and trainer where there is an `out`."""
     import lightning as L
     from lightning.pytorch.cli import LightningCLI
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    from avkit.callbacks import AtomicCheckpointIO
 
     class CommandLine(LightningCLI):
         def add_arguments_to_parser(self, parser):
@@ -180,9 +184,12 @@ def _command_line(configs: list[Path], settings: list[str], out: Path | None = N
                 super().instantiate_classes()
 
         def instantiate_trainer(self, **kwargs):
-            for key, value in _run_objects(out, every).items():
-                if self.config_init.trainer.get(key) is None:
-                    kwargs[key] = value
+            given = self.config_init.trainer
+            kwargs["callbacks"] = [*(given.get("callbacks") or []), *_callbacks(out, every)]
+            kwargs["plugins"] = [*_as_list(given.get("plugins")), AtomicCheckpointIO()]
+            kwargs["default_root_dir"] = str(out)
+            if given.get("logger") is None:
+                kwargs["logger"] = [CSVLogger(out, name="csv"), TensorBoardLogger(out, name="tensorboard", version="")]
             return super().instantiate_trainer(**kwargs)
 
     arguments = [part for path in configs for part in ("--config", str(path))] + settings
@@ -205,21 +212,21 @@ def _command_line(configs: list[Path], settings: list[str], out: Path | None = N
         raise
 
 
-def _run_objects(out: Path, every: int) -> dict[str, Any]:
-    """The callbacks, loggers and plugins that a run has unless its configuration names others."""
+def _callbacks(out: Path, every: int) -> list:
+    """What every run has beside the callbacks that its configuration names."""
     from lightning.pytorch.callbacks import RichProgressBar
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-    from avkit.callbacks import AtomicCheckpointIO, Checkpoints, Report, Speed, StopOnBadNumbers
+    from avkit.callbacks import Checkpoints, Report, Speed, StopOnBadNumbers
 
     speed = Speed()
     callbacks = [StopOnBadNumbers(out), speed, Report(speed), Checkpoints(out, every)]
-    return {
-        "callbacks": callbacks + [RichProgressBar()] * sys.stdout.isatty(),
-        "plugins": [AtomicCheckpointIO()],
-        "logger": [CSVLogger(out, name="csv"), TensorBoardLogger(out, name="tensorboard", version="")],
-        "default_root_dir": str(out),
-    }
+    return callbacks + [RichProgressBar()] * sys.stdout.isatty()
+
+
+def _as_list(value: Any) -> list:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _quieten() -> None:
@@ -271,6 +278,15 @@ def _refuse_changes(stored: Path, resolved: str) -> None:
         raise InputError(
             f"The run in {stored.parent} began with other settings ({'; '.join(changed)}). Give the same command to go on, "
             "--fresh to start anew, or another --out."
+        )
+
+
+def _refuse_partial_epochs(trainer: Trainer) -> None:
+    """An epoch that is cut short, or validated in its middle, could not be gone on with exactly."""
+    if trainer.limit_train_batches != 1.0 or trainer.val_check_interval != 1.0:
+        raise InputError(
+            "limit_train_batches and val_check_interval cut epochs in pieces, which a run that goes on exactly cannot have. "
+            "Choose the length of an epoch with --data.items_per_epoch; each ends with a validation."
         )
 
 

@@ -1,0 +1,262 @@
+"""Training runs: they learn, go on bit for bit after being killed, stop on bad numbers, and leave a model behind."""
+
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import toy_corpus
+import yaml
+
+import avkit
+from avkit import training
+from avkit.callbacks import AtomicCheckpointIO, TrainingError
+from avkit.errors import CheckpointError, InputError
+from avkit.learner import Separation
+from avkit.lip_weights import save_lip_encoder
+from avkit.lips import LipEncoder, LipEncoderConfig
+
+HERE = Path(__file__).parent
+SMALL = {"cycles": 3, "fusion_cycles": 2, "filters": 16, "channels": 8, "hidden": 16, "lip_hidden": 8, "levels": 2}
+WITHOUT_CHANCE = {"dropout": 0.0, "drop_path": 0.0}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = toy_corpus.make(tmp_path_factory.mktemp("toy"), {"tr": 10, "cv": 3}, seconds=0.4)
+    torch.manual_seed(0)
+    save_lip_encoder(root / "lips", LipEncoder(LipEncoderConfig(stem=2, widths=(2, 2, 4, 4))))
+    return root
+
+
+@pytest.fixture(scope="module")
+def config(corpus, tmp_path_factory):
+    """A configuration that uses everything a resumed run must keep: plateau, average, dropout, mixing, augmentation."""
+    path = tmp_path_factory.mktemp("config") / "small.yaml"
+    model = {
+        "network": "iianet-tiny",
+        "overrides": SMALL,
+        "lip_encoder": str(corpus / "lips"),
+        "learning_rate": 0.01,
+        "patience": 0,
+        "average": 0.9,
+        "warmup": 2,
+    }
+    data = {"root": str(corpus), "segment": 0.4, "batch_size": 4, "mixing": "dynamic", "cache": "memory"}
+    trainer = {"max_epochs": 3, "accelerator": "cpu", "gradient_clip_val": 5.0, "log_every_n_steps": 1}
+    content = {
+        "model": {"class_path": "avkit.learner.Separation", "init_args": model},
+        "data": {"class_path": "avkit.data.datamodule.MixtureData", "init_args": data},
+        "trainer": trainer,
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def start(config: Path, out: Path, *settings: str, where: str = "never") -> subprocess.CompletedProcess:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
+    command = [sys.executable, HERE / "training_run.py", where, "--config", config, "--out", out, *settings]
+    return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
+
+
+def state(out: Path) -> dict:
+    checkpoint = torch.load(out / "last.ckpt", weights_only=True)
+    return {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "callbacks", "plateau")}
+
+
+def assert_same(one, other, path="") -> None:
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_same(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, list):
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{path}/{number}")
+    else:
+        assert one == other, path
+
+
+def assert_same_run(out: Path, reference: Path) -> None:
+    assert_same(state(out), state(reference))
+    assert (out / "model/model.safetensors").read_bytes() == (reference / "model/model.safetensors").read_bytes()
+    one, other = (json.loads((folder / "run.json").read_text()) for folder in (out, reference))
+    assert one["val_loss"] == other["val_loss"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(config, tmp_path_factory):
+    out = tmp_path_factory.mktemp("unbroken")
+    done = start(config, out, "--every", "2")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_a_run_leaves_what_it_promises(unbroken, corpus):
+    for name in ("config.yaml", "last.ckpt", "best.ckpt", "run.json", "model/config.json", "csv/version_0/metrics.csv"):
+        assert (unbroken / name).exists(), name
+    assert list((unbroken / "tensorboard").iterdir())
+    run = json.loads((unbroken / "run.json").read_text())
+    assert run["steps"] == 15 and run["examples"] == 60 and run["seed"] == 0 and run["minutes"] > 0
+    model = avkit.load_model(unbroken / "model")
+    assert model.provenance["command"].startswith("avkit train --config small")
+    assert model.lips is not None and model(torch.zeros(1, 6400), torch.zeros(1, 512, 10)).shape == (1, 1, 6400)
+    best = torch.load(unbroken / "best.ckpt", weights_only=True)["state_dict"]
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, best[f"average.{key}"]), "the average of the best epoch is what is kept"
+    rows = list(csv.DictReader((unbroken / "csv/version_0/metrics.csv").open()))
+    assert {"train_loss", "val_loss", "val_si_snr_improvement", "learning_rate", "examples_per_second", "share_data"} <= set(rows[0])
+    assert sum(bool(row["val_loss"]) for row in rows) == 3 and sum(bool(row["train_loss"]) for row in rows) == 15
+
+
+def test_killed_runs_go_on_bit_for_bit(config, unbroken, tmp_path):
+    """Killed before a step, while writing a checkpoint, and in a validation; then left in peace."""
+    for where in ("step:4", "writing:3", "validation:1", "never"):
+        done = start(config, tmp_path, "--every", "2", where=where)
+        assert done.returncode == (0 if where == "never" else -9), done.stderr
+    assert "Going on from" in done.stdout
+    assert_same_run(tmp_path, unbroken)
+    assert not list(tmp_path.glob(".*.ckpt.*")) or all(p.name.startswith(".") for p in tmp_path.glob(".*.ckpt.*"))
+
+
+@pytest.mark.soak
+def test_twenty_random_kills(config, unbroken, tmp_path):
+    chance = random.Random(0)
+    kills = 0
+    for _ in range(60):
+        done = start(config, tmp_path, "--every", "1", where=f"after:{chance.uniform(0, 1.0):.3f}")
+        if done.returncode == 0:
+            assert_same_run(tmp_path, unbroken)
+            if kills >= 20:
+                break
+            for path in ("last.ckpt", "best.ckpt"):
+                (tmp_path / path).unlink()
+        else:
+            assert done.returncode == -9, done.stderr
+            kills += 1
+    assert kills >= 20
+
+
+def test_the_same_command_again_after_the_end_changes_nothing(config, unbroken):
+    before = state(unbroken)
+    again = start(config, unbroken, "--every", "2")
+    assert again.returncode == 0, again.stderr
+    assert_same(state(unbroken), before)
+
+
+def test_other_settings_are_refused_and_fresh_starts_anew(config, unbroken, tmp_path):
+    first = start(config, tmp_path, "--trainer.max_epochs=1")
+    assert first.returncode == 0, first.stderr
+    other = start(config, tmp_path, "--trainer.max_epochs=2", "--model.learning_rate=0.001")
+    assert other.returncode == 2 and "model.learning_rate: 0.01 became 0.001" in other.stderr
+    longer = start(config, tmp_path, "--trainer.max_epochs=2")
+    assert longer.returncode == 0 and json.loads((tmp_path / "run.json").read_text())["steps"] == 10
+    fresh = start(config, tmp_path, "--fresh", "--every", "7")
+    assert fresh.returncode == 0 and "A new run" in fresh.stdout
+    assert_same_run(tmp_path, unbroken)
+
+
+def curve(out: Path, key: str) -> list[float]:
+    rows = csv.DictReader((out / "csv/version_0/metrics.csv").open())
+    return [float(row[key]) for row in rows if row[key]]
+
+
+def test_two_processes_train_as_one(config, tmp_path):
+    """Two processes with half the batch each: the same curves within rounding (1e-4 dB), an uneven validation included."""
+    overrides = yaml.safe_dump(SMALL | WITHOUT_CHANCE, default_flow_style=True, width=10_000).strip()
+    shared = [f"--model.overrides={overrides}", "--trainer.max_epochs=2"]
+    one = start(config, tmp_path / "one", *shared)
+    assert one.returncode == 0, one.stderr
+    two = start(config, tmp_path / "two", *shared, "--data.batch_size=2", "--trainer.devices=2", "--trainer.strategy=ddp")
+    assert two.returncode == 0, two.stderr
+    for key, count in (("train_loss", 10), ("val_loss", 2), ("val_si_snr_improvement", 2)):
+        expected, found = curve(tmp_path / "one", key), curve(tmp_path / "two", key)
+        assert len(found) == count
+        assert found == pytest.approx(expected, abs=1e-4), key
+    assert json.loads((tmp_path / "two/run.json").read_text())["examples"] == 40
+
+
+def test_bad_numbers_stop_the_run_and_save_the_batch(config, tmp_path, monkeypatch):
+    step = Separation.training_step
+
+    def spoilt(self, batch, batch_idx):
+        loss = step(self, batch, batch_idx)
+        return loss * float("nan") if self.trainer.global_step == 3 else loss
+
+    monkeypatch.setattr(Separation, "training_step", spoilt)
+    with pytest.raises(TrainingError, match="The loss of step 4") as error:
+        training.train([config], tmp_path, every=1)
+    saved = torch.load(next(tmp_path.glob("bad-batch-step-*.pt")), weights_only=True)
+    assert saved["batch"]["mixture"].shape == (4, 6400) and not torch.isfinite(saved["loss"])
+    assert str(tmp_path) in str(error.value)
+    weights = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.isfinite(value).all() for value in weights.values()), "the last checkpoint is from before"
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    io, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    io.save_checkpoint({"step": torch.tensor(1)}, path)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match="No space left on device.*unharmed"):
+        io.save_checkpoint({"step": torch.tensor(2)}, path)
+    assert torch.load(path, weights_only=True)["step"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_the_frozen_lip_encoder_stays_frozen(corpus):
+    module = Separation("iianet-tiny", SMALL, lip_encoder=str(corpus / "lips"))
+    before = {key: value.clone() for key, value in module.lips.state_dict().items()}
+    module.train()
+    module.embed(torch.randint(0, 255, (2, 1, 10, 88, 88), dtype=torch.uint8))
+    assert all(not part.training for part in module.lips.modules())
+    for key, value in module.lips.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert not {id(p) for p in module.lips.parameters()} & {id(p) for p in module.parameters()}
+
+
+def test_audio_only_sees_no_lips(corpus):
+    module = Separation("rtfs-net-tiny-audio-only", audio_only=True).eval()
+    mixture, targets = torch.randn(1, 6400), torch.randn(1, 2, 6400)
+    outputs = []
+    for _ in range(2):
+        lips = torch.randint(0, 255, (1, 2, 10, 88, 88), dtype=torch.uint8)
+        with torch.no_grad():
+            outputs.append(module.estimate(module.network, {"mixture": mixture, "targets": targets, "lips": lips})[0])
+    assert torch.equal(*outputs) and outputs[0].shape == (1, 2, 6400)
+    with pytest.raises(InputError, match="two outputs needs --data.both true"):
+        module.estimate(module.network, {"mixture": mixture, "targets": targets[:, :1], "lips": lips[:, :1]})
+
+
+def test_a_run_without_a_lip_encoder_says_how_to_get_one():
+    with pytest.raises(InputError, match="avkit train --config lip-encoder-tiny"):
+        Separation("iianet-tiny", SMALL)
+
+
+@pytest.mark.parametrize("name", training.config_names())
+def test_every_configuration_resolves(name):
+    resolved = yaml.safe_load(training.resolve([training.find_config(name)], []))
+    assert resolved["trainer"]["gradient_clip_val"] == 5.0
+    assert training.summary_of(name).endswith(".")
+
+
+def test_mistakes_on_the_command_line(config, tmp_path, capsys):
+    with pytest.raises(InputError, match="neither a file nor one of"):
+        training.main(["--config", "nothing", "--out", str(tmp_path)])
+    with pytest.raises(InputError, match="learning_rat"):
+        training.main(["--config", str(config), "--out", str(tmp_path), "--model.learning_rat=1"])
+    with pytest.raises(InputError, match="items_per_epoch"):
+        training.train([config], tmp_path, ["--trainer.limit_train_batches=2"])
+    with pytest.raises(SystemExit):
+        training.main(["--help"])
+    shown = capsys.readouterr().out
+    assert "rtfs-net-tiny" in shown and "examples:" in shown
