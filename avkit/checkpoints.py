@@ -99,6 +99,13 @@ def to_official(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def load_official(path: str | os.PathLike, name: str | None = None, member: str | None = None) -> nn.Module:
+    """The network in an official file of weights, with `.official` and `.lips`: see `avkit.official.load_official`."""
+    from avkit.official import load_official as load  # which builds on this module
+
+    return load(path, name, member)
+
+
 def _check_constant(name: str, tensor: Tensor) -> None:
     if name.endswith(_SCALE):
         same = bool((tensor == 1).all())
