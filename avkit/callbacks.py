@@ -28,7 +28,9 @@ class TrainingError(AvkitError):
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are whole or not there: written under another name, flushed to disk, then moved into place."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
+    ) -> None:
         """Raises CheckpointError when the disk is full; the last good checkpoint is still there then."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +75,9 @@ class Checkpoints(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_epoch": self.best_epoch, **self._position}
 
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Put Lightning where the checkpoint was: at the start of what is left of its epoch."""
         state = checkpoint["callbacks"][self.state_key]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
@@ -94,7 +98,12 @@ class Checkpoints(Checkpoint):
     ) -> None:
         last = batch_idx + 1 >= trainer.num_training_batches
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not last and stepped and trainer.global_step % self.every == 0 and math.isfinite(float(outputs["loss"])):
+        if (
+            not last
+            and stepped
+            and trainer.global_step % self.every == 0
+            and math.isfinite(float(outputs["loss"]))
+        ):
             self._save(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -119,7 +128,9 @@ class Checkpoints(Checkpoint):
             "batch": done,
             "batches_in_all": progress.total.processed,
             "steps": trainer.global_step,
-            "stop": any(x.stopped_epoch or x.wait_count >= x.patience for x in _of_kind(trainer, EarlyStopping)),
+            "stop": any(
+                x.stopped_epoch or x.wait_count >= x.patience for x in _of_kind(trainer, EarlyStopping)
+            ),
         }
         trainer.save_checkpoint(self.last_path)
 
@@ -138,8 +149,10 @@ class StopOnBadNumbers(Callback):
         self.folder = Path(folder)
         self._pending: tuple[torch.Tensor, Any, int, int] | None = None
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        self._check()
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._check(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -147,18 +160,25 @@ class StopOnBadNumbers(Callback):
         self._pending = (outputs["loss"].detach(), batch, trainer.global_step, trainer.current_epoch)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._check()
+        self._check(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._check()
+        self._check(trainer)
 
-    def _check(self) -> None:
+    def _check(self, trainer: L.Trainer) -> None:
         if self._pending is None:
             return
         loss, batch, step, epoch = self._pending
         self._pending = None
-        if torch.isfinite(loss).item():
+        bad = trainer.strategy.reduce(
+            (~torch.isfinite(loss)).float(), reduce_op="sum"
+        )  # all devices stop together
+        if not bad.item():
             return
+        if torch.isfinite(loss):
+            raise TrainingError(
+                f"The loss of step {step} (epoch {epoch}) is not finite on another device, which says more."
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"bad-batch-step-{step}.pt"
         torch.save({"batch": batch, "loss": loss, "step": step, "epoch": epoch}, path)
@@ -189,12 +209,16 @@ class Speed(Callback):
         self._last_end = self._since = time.perf_counter()
         self._count = 0
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self._timed = batch_idx % self.every == self.every - 1 or batch_idx == 1
         if self._timed:
             self._times = {"begin": self._last_end, "data": self._now(pl_module)}
 
-    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor
+    ) -> None:
         if self._timed:
             self._times["forward"] = self._now(pl_module)
 
@@ -214,8 +238,13 @@ class Speed(Callback):
             whole = max(marks[-1][1] - marks[0][1], 1e-9)
             self.shares = {name: (at - before) / whole for (_, before), (name, at) in pairwise(marks)}
             self.rate = self._count / max(time.perf_counter() - self._since, 1e-9)
-            values = {"examples_per_second": self.rate, **{f"share_{name}": part for name, part in self.shares.items()}}
-            pl_module.log_dict({key: float(value) for key, value in values.items()}, on_step=True, rank_zero_only=True)
+            values = {
+                "examples_per_second": self.rate,
+                **{f"share_{name}": part for name, part in self.shares.items()},
+            }
+            pl_module.log_dict(
+                {key: float(value) for key, value in values.items()}, on_step=True, rank_zero_only=True
+            )
         next_is_timed = (batch_idx + 1) % self.every == self.every - 1 or batch_idx == 0
         self._last_end = self._now(pl_module) if next_is_timed else time.perf_counter()
 
@@ -233,7 +262,7 @@ class Report(Callback):
         self.speed, self.seconds = speed, seconds
         self._last = time.monotonic()
         self._begin = time.monotonic()
-        self._skipped = 0
+        self._skipped: int | torch.Tensor = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._begin = self._last = time.monotonic()
@@ -241,9 +270,10 @@ class Report(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if "skipped" in batch and (skipped := int(batch["skipped"].sum())):
-            self._skipped += skipped
-            self._print(trainer, f"{self._skipped} unreadable items were passed over so far")
+        if "skipped" in batch:
+            self._skipped = (
+                self._skipped + batch["skipped"].sum()
+            )  # stays on the device: nothing is waited for
         if time.monotonic() - self._last >= self.seconds:
             self._last = time.monotonic()
             self._print(trainer, self._line(trainer, float(outputs["loss"])))
@@ -252,15 +282,20 @@ class Report(Callback):
         self._last = time.monotonic()
         metrics = trainer.callback_metrics
         loss = float(metrics.get("train_loss", math.nan))
-        validated = ", ".join(f"{k} {float(v):.3f}" for k, v in sorted(metrics.items()) if k.startswith("val_"))
+        validated = ", ".join(
+            f"{k} {float(v):.3f}" for k, v in sorted(metrics.items()) if k.startswith("val_")
+        )
         self._print(trainer, self._line(trainer, loss) + (f", {validated}" if validated else ""))
 
     def _line(self, trainer: L.Trainer, loss: float) -> str:
         minutes = (time.monotonic() - self._begin) / 60
         shares = ", ".join(f"{name} {share:.0%}" for name, share in self.speed.shares.items())
+        skipped = int(self._skipped)
         return (
             f"{minutes:6.2f} min, epoch {trainer.current_epoch}, step {trainer.global_step}: loss {loss:.3f}, "
-            f"{self.speed.rate:.1f} examples/s" + (f" ({shares})" if shares else "")
+            f"{self.speed.rate:.1f} examples/s"
+            + (f" ({shares})" if shares else "")
+            + (f", {skipped} unreadable items passed over" if skipped else "")
         )
 
     @staticmethod

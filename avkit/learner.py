@@ -66,18 +66,25 @@ class Learner(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam or AdamW over the network alone; neither a frozen lip encoder nor the average is trained."""
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.optimizer_name]
-        fused = self.trainer.strategy.root_device.type == "cuda"
-        optimizer = kind(self.network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=fused)
+        optimizer = kind(self.network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         if self.schedule == "plateau":
-            self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=self.patience)
+            self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, factor=0.5, patience=self.patience
+            )
             if self._plateau_state is not None:
                 self.plateau.load_state_dict(self._plateau_state)
         return optimizer
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Seed the step's chance and set its learning rate: both follow from where in the run it stands."""
-        first = self.trainer.datamodule.first_batch if self.trainer.current_epoch == self.trainer.datamodule.first_epoch else 0
-        position = (self.trainer.current_epoch * 1_000_003 + first + batch_idx) * 1009 + self.trainer.global_rank
+        first = (
+            self.trainer.datamodule.first_batch
+            if self.trainer.current_epoch == self.trainer.datamodule.first_epoch
+            else 0
+        )
+        position = (
+            self.trainer.current_epoch * 1_000_003 + first + batch_idx
+        ) * 1009 + self.trainer.global_rank
         torch.manual_seed((self.seed * 0x9E3779B97F4A7C15 + position) % 2**63)
         optimizer = self.optimizers().optimizer
         if self.schedule != "plateau" or self.trainer.global_step < self.warmup:
@@ -229,7 +236,14 @@ class Separation(Learner):
         """The training loss of a batch."""
         estimates, targets, _ = self.estimate(self.network, batch)
         loss = self.train_loss(estimates, targets)
-        self.log("train_loss", loss, on_step=True, on_epoch=False, prog_bar=True, sync_dist=self.trainer.world_size > 1)
+        self.log(
+            "train_loss",
+            loss,
+            on_step=True,
+            on_epoch=False,
+            prog_bar=True,
+            sync_dist=self.trainer.world_size > 1,
+        )
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -246,7 +260,9 @@ class Separation(Learner):
 
     def on_validation_epoch_end(self) -> None:
         """Means over all items of all devices, and the plateau schedule's step."""
-        loss, improvement, count = self.trainer.strategy.reduce(self._sums.to(self.device), reduce_op="sum").tolist()
+        loss, improvement, count = self.trainer.strategy.reduce(
+            self._sums.to(self.device), reduce_op="sum"
+        ).tolist()
         values = {"val_loss": loss / count, "val_si_snr_improvement": improvement / count}
         self.log_dict({key: torch.tensor(value) for key, value in values.items()}, prog_bar=True)
         self.after_validation(values["val_loss"])

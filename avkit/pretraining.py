@@ -34,7 +34,9 @@ class LabelledMouths:
     A batch holds `frames` (B, F, 88, 88) uint8, `viseme` (B, F) int64 classes and `curves` (B, F, 6) float32.
     """
 
-    def __init__(self, root: Path, split: str, seed: int, augment: bool, device: torch.device | str, threads: int = 8):
+    def __init__(
+        self, root: Path, split: str, seed: int, augment: bool, device: torch.device | str, threads: int = 8
+    ):
         labels = read_labels(root)
         rows = labels.of_split(split)
         count = labels.viseme.shape[1]
@@ -147,20 +149,31 @@ class VisemeReader(Learner):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The mean loss of a batch."""
         loss = self.losses(*self.network(batch["frames"]), batch).mean()
-        self.log("train_loss", loss, on_step=True, on_epoch=False, prog_bar=True, sync_dist=self.trainer.world_size > 1)
+        self.log(
+            "train_loss",
+            loss,
+            on_step=True,
+            on_epoch=False,
+            prog_bar=True,
+            sync_dist=self.trainer.world_size > 1,
+        )
         return loss
 
     def on_validation_epoch_start(self) -> None:
         classes, curves = len(VISEMES), len(CURVES)
         self._confusion = torch.zeros(classes, classes, dtype=torch.float64, device=self.device)
-        self._curves = torch.zeros(3, curves, dtype=torch.float64, device=self.device)  # error², sum, sum of squares
+        self._curves = torch.zeros(
+            3, curves, dtype=torch.float64, device=self.device
+        )  # error², sum, sum of squares
         self._sums = torch.zeros(2, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Counts right and wrong answers; clips of weight 0 do not count."""
         logits, curves = self.trained_network()(batch["frames"])
         weight = batch["weight"].to(logits).double()
-        self._sums += torch.stack([(self.losses(logits, curves, batch).double() * weight).sum(), weight.sum()])
+        self._sums += torch.stack(
+            [(self.losses(logits, curves, batch).double() * weight).sum(), weight.sum()]
+        )
         classes = len(VISEMES)
         pairs = (batch["viseme"] * classes + logits.argmax(-1)).flatten()
         each = weight[:, None].expand(batch["viseme"].shape).flatten()
@@ -172,7 +185,9 @@ class VisemeReader(Learner):
     def on_validation_epoch_end(self) -> None:
         """Accuracy, chance, the confusion matrix, and how much of each curve's variance is explained."""
         reduce = self.trainer.strategy.reduce
-        confusion, curves, sums = (reduce(x, reduce_op="sum") for x in (self._confusion, self._curves, self._sums))
+        confusion, curves, sums = (
+            reduce(x, reduce_op="sum") for x in (self._confusion, self._curves, self._sums)
+        )
         frames = confusion.sum()
         variance = curves[2] - curves[1].square() / frames
         explained = 1 - curves[0] / variance.clamp_min(1e-9)
@@ -202,6 +217,11 @@ class VisemeReader(Learner):
         Rows of the confusion matrix are true classes, columns are answers.
         """
         save_lip_encoder(folder, self.trained_network().encoder, provenance)
-        record = self.record | {"talkers": self.trainer.datamodule.validation.talkers, "provenance": provenance}
+        record = self.record | {
+            "talkers": self.trainer.datamodule.validation.talkers,
+            "provenance": provenance,
+        }
         text = json.dumps(record, indent=1) + "\n"
-        write_atomically(Path(folder) / "visemes.json", lambda path: Path(path).write_text(text, encoding="utf-8"))
+        write_atomically(
+            Path(folder) / "visemes.json", lambda path: Path(path).write_text(text, encoding="utf-8")
+        )

@@ -53,7 +53,9 @@ can be given on the command line, as --model.NAME, --data.NAME or --trainer.NAME
 
 def config_names() -> list[str]:
     """Names of the configurations that come with the package."""
-    return sorted(path.name.removesuffix(".yaml") for path in CONFIGS.iterdir() if path.name.endswith(".yaml"))
+    return sorted(
+        path.name.removesuffix(".yaml") for path in CONFIGS.iterdir() if path.name.endswith(".yaml")
+    )
 
 
 def find_config(name_or_path: str) -> Path:
@@ -81,11 +83,17 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", action="append", required=True, metavar="NAME-OR-PATH", help="what to train, and how")
+    parser.add_argument(
+        "--config", action="append", required=True, metavar="NAME-OR-PATH", help="what to train, and how"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
-    parser.add_argument("--fresh", action="store_true", help="delete what an earlier run left in DIR, and start anew")
+    parser.add_argument(
+        "--fresh", action="store_true", help="delete what an earlier run left in DIR, and start anew"
+    )
     parser.add_argument("--show", action="store_true", help="print the resolved settings, and do nothing")
-    parser.add_argument("--every", type=int, default=200, metavar="STEPS", help="optimiser steps between checkpoints")
+    parser.add_argument(
+        "--every", type=int, default=200, metavar="STEPS", help="optimiser steps between checkpoints"
+    )
     return parser
 
 
@@ -108,7 +116,9 @@ def resolve(configs: list[Path], settings: list[str]) -> str:
     return cli.parser.dump(cli.config, skip_none=False)
 
 
-def train(configs: list[Path], out: Path, settings: list[str] = (), fresh: bool = False, every: int = 200) -> Trainer:
+def train(
+    configs: list[Path], out: Path, settings: list[str] = (), fresh: bool = False, every: int = 200
+) -> Trainer:
     """Train, or go on with the run in `out`, and write `out/model` when it has ended.
 
     configs: files, later ones win. settings: command-line overrides such as "--model.learning_rate=1e-4".
@@ -189,7 +199,10 @@ def _command_line(configs: list[Path], settings: list[str], out: Path | None = N
             kwargs["plugins"] = [*_as_list(given.get("plugins")), AtomicCheckpointIO()]
             kwargs["default_root_dir"] = str(out)
             if given.get("logger") is None:
-                kwargs["logger"] = [CSVLogger(out, name="csv"), TensorBoardLogger(out, name="tensorboard", version="")]
+                kwargs["logger"] = [
+                    CSVLogger(out, name="csv"),
+                    TensorBoardLogger(out, name="tensorboard", version=""),
+                ]
             return super().instantiate_trainer(**kwargs)
 
     arguments = [part for path in configs for part in ("--config", str(path))] + settings
@@ -232,13 +245,19 @@ def _as_list(value: Any) -> list:
 def _quieten() -> None:
     """Keep Lightning from remarking on what is meant here: frozen modules in eval mode, short epochs, its services."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for text in (".*in eval mode at the start.*", ".*smaller than the logging interval.*", ".*treespec, LeafSpec.*"):
+    for text in (
+        ".*in eval mode at the start.*",
+        ".*smaller than the logging interval.*",
+        ".*treespec, LeafSpec.*",
+    ):
         warnings.filterwarnings("ignore", message=text)
 
 
 def _rank() -> int:
     """This process's place among all of a run, before Lightning has set itself up."""
-    return next((int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0)
+    return next(
+        (int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0
+    )
 
 
 def _clear(out: Path) -> None:
@@ -273,7 +292,9 @@ def _refuse_changes(stored: Path, resolved: str) -> None:
             if old.get(key) != new.get(key)
         ]
     if before.get("seed_everything") != now.get("seed_everything"):
-        changed.append(f"seed_everything: {before.get('seed_everything')} became {now.get('seed_everything')}")
+        changed.append(
+            f"seed_everything: {before.get('seed_everything')} became {now.get('seed_everything')}"
+        )
     if changed:
         raise InputError(
             f"The run in {stored.parent} began with other settings ({'; '.join(changed)}). Give the same command to go on, "
@@ -309,7 +330,9 @@ def _finish(cli, out: Path, checkpoints, configs: list[Path], settings: list[str
         "examples": before.get("examples", 0) + speed.examples,
         "steps": trainer.global_step,
         "epochs": trainer.current_epoch,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} thread(s)",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type}, {torch.get_num_threads()} thread(s)",
         "torch": torch.__version__,
         checkpoints.monitor: checkpoints.best if checkpoints.best_epoch >= 0 else None,
     }
@@ -319,7 +342,10 @@ def _finish(cli, out: Path, checkpoints, configs: list[Path], settings: list[str
         model.on_load_checkpoint(best)
         model.load_state_dict(best["state_dict"])
     model.save(out / "model", provenance)
-    print(f"Wrote {out / 'model'} ({checkpoints.monitor} {checkpoints.best:.3f}, epoch {checkpoints.best_epoch}).", flush=True)
+    print(
+        f"Wrote {out / 'model'} ({checkpoints.monitor} {checkpoints.best:.3f}, epoch {checkpoints.best_epoch}).",
+        flush=True,
+    )
 
 
 def data_checksum(root: Path) -> str | None:

@@ -22,7 +22,15 @@ from avkit.lip_weights import save_lip_encoder
 from avkit.lips import LipEncoder, LipEncoderConfig
 
 HERE = Path(__file__).parent
-SMALL = {"cycles": 3, "fusion_cycles": 2, "filters": 16, "channels": 8, "hidden": 16, "lip_hidden": 8, "levels": 2}
+SMALL = {
+    "cycles": 3,
+    "fusion_cycles": 2,
+    "filters": 16,
+    "channels": 8,
+    "hidden": 16,
+    "lip_hidden": 8,
+    "levels": 2,
+}
 WITHOUT_CHANCE = {"dropout": 0.0, "drop_path": 0.0}
 
 
@@ -61,7 +69,9 @@ def config(corpus, tmp_path_factory):
 def start(config: Path, out: Path, *settings: str, where: str = "never") -> subprocess.CompletedProcess:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
     command = [sys.executable, HERE / "training_run.py", where, "--config", config, "--out", out, *settings]
-    return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def state(out: Path) -> dict:
@@ -85,7 +95,9 @@ def assert_same(one, other, path="") -> None:
 
 def assert_same_run(out: Path, reference: Path) -> None:
     assert_same(state(out), state(reference))
-    assert (out / "model/model.safetensors").read_bytes() == (reference / "model/model.safetensors").read_bytes()
+    assert (out / "model/model.safetensors").read_bytes() == (
+        reference / "model/model.safetensors"
+    ).read_bytes()
     one, other = (json.loads((folder / "run.json").read_text()) for folder in (out, reference))
     assert one["val_loss"] == other["val_loss"]
 
@@ -99,20 +111,40 @@ def unbroken(config, tmp_path_factory):
 
 
 def test_a_run_leaves_what_it_promises(unbroken, corpus):
-    for name in ("config.yaml", "last.ckpt", "best.ckpt", "run.json", "model/config.json", "csv/version_0/metrics.csv"):
+    for name in (
+        "config.yaml",
+        "last.ckpt",
+        "best.ckpt",
+        "run.json",
+        "model/config.json",
+        "csv/version_0/metrics.csv",
+    ):
         assert (unbroken / name).exists(), name
     assert list((unbroken / "tensorboard").iterdir())
     run = json.loads((unbroken / "run.json").read_text())
     assert run["steps"] == 15 and run["examples"] == 60 and run["seed"] == 0 and run["minutes"] > 0
     model = avkit.load_model(unbroken / "model")
     assert model.provenance["command"].startswith("avkit train --config small")
-    assert model.lips is not None and model(torch.zeros(1, 6400), torch.zeros(1, 512, 10)).shape == (1, 1, 6400)
+    assert model.lips is not None and model(torch.zeros(1, 6400), torch.zeros(1, 512, 10)).shape == (
+        1,
+        1,
+        6400,
+    )
     best = torch.load(unbroken / "best.ckpt", weights_only=True)["state_dict"]
     for key, value in model.state_dict().items():
         assert torch.equal(value, best[f"average.{key}"]), "the average of the best epoch is what is kept"
     rows = list(csv.DictReader((unbroken / "csv/version_0/metrics.csv").open()))
-    assert {"train_loss", "val_loss", "val_si_snr_improvement", "learning_rate", "examples_per_second", "share_data"} <= set(rows[0])
-    assert sum(bool(row["val_loss"]) for row in rows) == 3 and sum(bool(row["train_loss"]) for row in rows) == 15
+    assert {
+        "train_loss",
+        "val_loss",
+        "val_si_snr_improvement",
+        "learning_rate",
+        "examples_per_second",
+        "share_data",
+    } <= set(rows[0])
+    assert (
+        sum(bool(row["val_loss"]) for row in rows) == 3 and sum(bool(row["train_loss"]) for row in rows) == 15
+    )
 
 
 def test_killed_runs_go_on_bit_for_bit(config, unbroken, tmp_path):
@@ -122,7 +154,9 @@ def test_killed_runs_go_on_bit_for_bit(config, unbroken, tmp_path):
         assert done.returncode == (0 if where == "never" else -9), done.stderr
     assert "Going on from" in done.stdout
     assert_same_run(tmp_path, unbroken)
-    assert not list(tmp_path.glob(".*.ckpt.*")) or all(p.name.startswith(".") for p in tmp_path.glob(".*.ckpt.*"))
+    assert not list(tmp_path.glob(".*.ckpt.*")) or all(
+        p.name.startswith(".") for p in tmp_path.glob(".*.ckpt.*")
+    )
 
 
 @pytest.mark.soak
@@ -173,7 +207,14 @@ def test_two_processes_train_as_one(config, tmp_path):
     shared = [f"--model.overrides={overrides}", "--trainer.max_epochs=2"]
     one = start(config, tmp_path / "one", *shared)
     assert one.returncode == 0, one.stderr
-    two = start(config, tmp_path / "two", *shared, "--data.batch_size=2", "--trainer.devices=2", "--trainer.strategy=ddp")
+    two = start(
+        config,
+        tmp_path / "two",
+        *shared,
+        "--data.batch_size=2",
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp",
+    )
     assert two.returncode == 0, two.stderr
     for key, count in (("train_loss", 10), ("val_loss", 2), ("val_si_snr_improvement", 2)):
         expected, found = curve(tmp_path / "one", key), curve(tmp_path / "two", key)
@@ -196,7 +237,9 @@ def test_bad_numbers_stop_the_run_and_save_the_batch(config, tmp_path, monkeypat
     assert saved["batch"]["mixture"].shape == (4, 6400) and not torch.isfinite(saved["loss"])
     assert str(tmp_path) in str(error.value)
     weights = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
-    assert all(torch.isfinite(value).all() for value in weights.values()), "the last checkpoint is from before"
+    assert all(torch.isfinite(value).all() for value in weights.values()), (
+        "the last checkpoint is from before"
+    )
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
@@ -231,7 +274,9 @@ def test_audio_only_sees_no_lips(corpus):
     for _ in range(2):
         lips = torch.randint(0, 255, (1, 2, 10, 88, 88), dtype=torch.uint8)
         with torch.no_grad():
-            outputs.append(module.estimate(module.network, {"mixture": mixture, "targets": targets, "lips": lips})[0])
+            outputs.append(
+                module.estimate(module.network, {"mixture": mixture, "targets": targets, "lips": lips})[0]
+            )
     assert torch.equal(*outputs) and outputs[0].shape == (1, 2, 6400)
     with pytest.raises(InputError, match="two outputs needs --data.both true"):
         module.estimate(module.network, {"mixture": mixture, "targets": targets[:, :1], "lips": lips[:, :1]})

@@ -36,7 +36,10 @@ class Cache:
         lengths = dict(zip((clip.mouth for clip in clips), (clip.samples for clip in clips), strict=True))
         features = data.settings.features
         if features is None:
-            lips = self._read(data.mouths, lambda path: fit_frames(read_mouth(path), lengths[path] // SAMPLES_PER_FRAME, path))
+            lips = self._read(
+                data.mouths,
+                lambda path: fit_frames(read_mouth(path), lengths[path] // SAMPLES_PER_FRAME, path),
+            )
         else:
             lips = self._read(data.mouths, lambda path: self._variants(path, lengths[path], features))
         self.audio, self.audio_at, bad_audio = self._flat(audio, np.zeros(1, np.int16))
@@ -87,8 +90,12 @@ class Cache:
     def _frames(self, draws, at: np.ndarray, column: int) -> Tensor:
         """(B, F, 88, 88) uint8."""
         crops = []
-        for first, (top, left), flip in zip(at[:, column], draws.corner[:, column], draws.flip[:, column], strict=True):
-            frames = self.lips[first : first + self.data.settings.frames, top : top + CROP_SIZE, left : left + CROP_SIZE]
+        for first, (top, left), flip in zip(
+            at[:, column], draws.corner[:, column], draws.flip[:, column], strict=True
+        ):
+            frames = self.lips[
+                first : first + self.data.settings.frames, top : top + CROP_SIZE, left : left + CROP_SIZE
+            ]
             crops.append(frames.flip(-1) if flip else frames)
         return torch.stack(crops)
 
@@ -118,16 +125,23 @@ class Cache:
         with ThreadPoolExecutor(self._threads) as pool:
             return list(pool.map(careful, paths))
 
-    def _flat(self, arrays: list[np.ndarray | None], like: np.ndarray | None) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    def _flat(
+        self, arrays: list[np.ndarray | None], like: np.ndarray | None
+    ) -> tuple[Tensor, np.ndarray, np.ndarray]:
         """One tensor on the device, where each array begins in it, and which arrays are missing."""
         if like is None:
             raise DataError(f"Not one lip file of {self.data.root} could be read. Is the corpus complete?")
         missing = np.array([array is None for array in arrays])
         if any(array is not None and array.dtype == np.float32 for array in arrays):
-            arrays = [array / np.float32(32768) if array is not None and array.dtype == np.int16 else array for array in arrays]
+            arrays = [
+                array / np.float32(32768) if array is not None and array.dtype == np.int16 else array
+                for array in arrays
+            ]
         present = [array for array in arrays if array is not None] or [like]
         if len({array.shape[1:] for array in present}) > 1:
-            raise DataError(f"Stored features under {self.data.root} have different numbers of variants: write them anew.")
+            raise DataError(
+                f"Stored features under {self.data.root} have different numbers of variants: write them anew."
+            )
         lengths = [0 if array is None else len(array) for array in arrays]
         begin = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
         return torch.from_numpy(np.concatenate(present)).to(self.device), begin, missing

@@ -128,10 +128,14 @@ class BatchData(L.LightningDataModule):
         """The validation items, each counted once over all devices."""
         items = len(self.validation)
         wanted = min(self.validation_items or items, items)
-        rows, weight = evaluation_rows(wanted, self.batch_size, self.trainer.global_rank, self.trainer.world_size)
+        rows, weight = evaluation_rows(
+            wanted, self.batch_size, self.trainer.global_rank, self.trainer.world_size
+        )
         return self._loader(self.validation, 0, rows * items // wanted, weight)
 
-    def _loader(self, source: Dataset | InMemory, epoch: int, rows: np.ndarray, weight: np.ndarray) -> EpochLoader:
+    def _loader(
+        self, source: Dataset | InMemory, epoch: int, rows: np.ndarray, weight: np.ndarray
+    ) -> EpochLoader:
         pin = self.trainer.strategy.root_device.type == "cuda"
         return EpochLoader(source, epoch, rows, weight, self.workers, pin)
 

@@ -47,7 +47,9 @@ class ItemSettings:
 
     def __post_init__(self):
         if self.frames < 1 or abs(self.segment * 25 - self.frames) > 1e-6:
-            raise InputError(f"A segment lasts a whole number of frames of 0.04 s; {self.segment} s was given.")
+            raise InputError(
+                f"A segment lasts a whole number of frames of 0.04 s; {self.segment} s was given."
+            )
 
     @property
     def frames(self) -> int:
@@ -65,7 +67,9 @@ class MixingSettings:
     """How mixtures are made on the fly."""
 
     items: int | None = None  # per epoch; None: as many as the fixed mixtures would give
-    levels: Literal["drawn", "stored"] = "drawn"  # equal loudness, then +x and -x dB, peak 0.9; or the files' own
+    levels: Literal["drawn", "stored"] = (
+        "drawn"  # equal loudness, then +x and -x dB, peak 0.9; or the files' own
+    )
     same_talker: bool = False  # whether one talker may be mixed with itself (another utterance)
 
 
@@ -86,7 +90,9 @@ class Mixtures(Dataset):
                 f"lengths in the lists under {root}."
             )
         if any(len(mixture.sources) != 2 for mixture in kept):
-            raise DataError(f"The lists under {root} hold mixtures of three talkers; training takes those of two.")
+            raise DataError(
+                f"The lists under {root} hold mixtures of three talkers; training takes those of two."
+            )
         self.mixtures = kept
         self.clips: list[Source] = self._choose_clips(kept)
         self.mouths = list(dict.fromkeys(clip.mouth for clip in self.clips))
@@ -119,13 +125,17 @@ class Mixtures(Dataset):
                     raise
                 continue
             return item | {"row": torch.tensor(row), "skipped": torch.tensor(skipped)}
-        raise DataError(f"Not one item of {self.root} could be read. The corpus is damaged, or lies somewhere else.")
+        raise DataError(
+            f"Not one item of {self.root} could be read. The corpus is damaged, or lies somewhere else."
+        )
 
     def _read(self, draws: Draws) -> dict[str, Tensor]:
         """The item of a single row of draws, from its files."""
         settings, targets = self.settings, 2 if self.settings.both else 1
         clips, start = draws.clips[0], draws.start[0]
-        sources = torch.stack([self._audio(self.clips[c].audio, s) for c, s in zip(clips, start, strict=True)])
+        sources = torch.stack(
+            [self._audio(self.clips[c].audio, s) for c, s in zip(clips, start, strict=True)]
+        )
         recorded = None
         if draws.mixture[0] >= 0:
             recorded = self._audio(self.mixtures[draws.mixture[0]].audio, start[0])
@@ -182,7 +192,9 @@ class FixedMixtures(Mixtures):
 class DynamicMixtures(Mixtures):
     """Mixtures made anew in every epoch from the recordings of single talkers in the lists."""
 
-    def __init__(self, mixtures: list[Mixture], settings: ItemSettings, seed: int, root: Path, mixing: MixingSettings):
+    def __init__(
+        self, mixtures: list[Mixture], settings: ItemSettings, seed: int, root: Path, mixing: MixingSettings
+    ):
         self.mixing = mixing
         super().__init__(mixtures, settings, seed, root)
         names = [clip.utterance if mixing.same_talker else clip.talker for clip in self.clips]

@@ -54,7 +54,9 @@ def draw_pairs(chance: np.random.Generator, count: int, apart: np.ndarray) -> np
     Raises DataError when all are the same.
     """
     if np.unique(apart).size < 2:
-        raise DataError("Mixing on the fly needs at least two different talkers (or utterances); the lists hold one.")
+        raise DataError(
+            "Mixing on the fly needs at least two different talkers (or utterances); the lists hold one."
+        )
     first = np.concatenate([chance.permutation(len(apart)) for _ in range(-(-count // len(apart)))])[:count]
     second = chance.integers(len(apart), size=count)
     while (same := np.flatnonzero(apart[first] == apart[second])).size:
@@ -68,7 +70,9 @@ def draw_levels(chance: np.random.Generator, count: int) -> np.ndarray:
     return np.stack([level, -level], axis=1)
 
 
-def draw_lips(chance: np.random.Generator, count: int, augment: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw_lips(
+    chance: np.random.Generator, count: int, augment: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Crop corners (count, 2, 2), flips (count, 2) and choices of stored features (count, 2).
 
     Without augmentation: the centre crop, not mirrored, and variant 0.

@@ -66,7 +66,10 @@ def store_features(
             if first // batch % 50 == 49:
                 done = first + len(some)
                 rate = done / (time.monotonic() - begin)
-                print(f"features of {done} of {len(todo)} utterances, {(len(todo) - done) / rate:.0f} s left", flush=True)
+                print(
+                    f"features of {done} of {len(todo)} utterances, {(len(todo) - done) / rate:.0f} s left",
+                    flush=True,
+                )
     return len(todo)
 
 
@@ -74,7 +77,9 @@ def check_features(root: str | os.PathLike, name: str, encoder: LipEncoder) -> N
     """Raise DataError unless the features under `name` were computed by this very encoder."""
     path = Path(root) / "features" / name / "features.json"
     if not path.exists():
-        raise DataError(f"There are no lip features {path.parent}. Write them with `avkit prepare --features`.")
+        raise DataError(
+            f"There are no lip features {path.parent}. Write them with `avkit prepare --features`."
+        )
     stored, wanted = json.loads(path.read_text(encoding="utf-8"))["encoder"], fingerprint(encoder)
     if stored != wanted:
         raise DataError(
@@ -97,12 +102,17 @@ def _corners(utterance: str, variants: int, seed: int) -> list[tuple[int, int, b
     margin = FRAME_SIZE - CROP_SIZE
     chance = np.random.default_rng([seed, *utterance.encode()])
     drawn = chance.integers(margin + 1, size=(variants - 1, 2)).tolist()
-    return [(margin // 2, margin // 2, False)] + [(top, left, k % 2 == 1) for k, (top, left) in enumerate(drawn)]
+    return [(margin // 2, margin // 2, False)] + [
+        (top, left, k % 2 == 1) for k, (top, left) in enumerate(drawn)
+    ]
 
 
 @torch.no_grad()
 def _encode(
-    encoder: LipEncoder, frames: list[np.ndarray], corners: list[list[tuple[int, int, bool]]], device: torch.device | str
+    encoder: LipEncoder,
+    frames: list[np.ndarray],
+    corners: list[list[tuple[int, int, bool]]],
+    device: torch.device | str,
 ) -> list[np.ndarray]:
     """(K, F, 512) float16 for each utterance; those of one length share a pass."""
     encoded: list[np.ndarray | None] = [None] * len(frames)

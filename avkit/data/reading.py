@@ -52,10 +52,17 @@ def read_mouth(path: str | os.PathLike) -> np.ndarray:
     Raises DataError naming the file when it is missing, damaged, or holds something else.
     """
     frames = _read_npz(path, "mouth crops")
-    if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1:] != (FRAME_SIZE, FRAME_SIZE) or not len(frames):
+    if (
+        frames.dtype != np.uint8
+        or frames.ndim != 3
+        or frames.shape[1:] != (FRAME_SIZE, FRAME_SIZE)
+        or not len(frames)
+    ):
         hint = ""
         if frames.shape[-2:] == (120, 120):
-            hint = " 120×120 crops come from another, unaligned recipe; they must be cut again from the video."
+            hint = (
+                " 120×120 crops come from another, unaligned recipe; they must be cut again from the video."
+            )
         raise DataError(
             f"The mouth crops {path} are {frames.shape} {frames.dtype}; (frames, 96, 96) uint8 gray is wanted.{hint}"
         )
@@ -100,7 +107,9 @@ def _read_npz(path: str | os.PathLike, what: str) -> np.ndarray:
     except KeyError:
         raise DataError(f"The {what} {path} lack the key 'data'.") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise DataError(f"The {what} {path} cannot be read as an .npz archive ({error or 'it ends early'}).") from None
+        raise DataError(
+            f"The {what} {path} cannot be read as an .npz archive ({error or 'it ends early'})."
+        ) from None
 
 
 def _read_other(path: str | os.PathLike, start: int, samples: int | None) -> np.ndarray:

@@ -38,7 +38,10 @@ VARIETIES = {
     "fixed": (ItemSettings(segment=0.8), None),
     "fixed, both": (ItemSettings(segment=0.4, start="random", both=True), None),
     "dynamic": (ItemSettings(segment=0.4, start="random", augment=True), MixingSettings()),
-    "dynamic, both": (ItemSettings(segment=0.4, both=True, augment=True), MixingSettings(items=7, same_talker=True)),
+    "dynamic, both": (
+        ItemSettings(segment=0.4, both=True, augment=True),
+        MixingSettings(items=7, same_talker=True),
+    ),
     "dynamic, stored levels": (ItemSettings(segment=0.4, augment=True), MixingSettings(levels="stored")),
     "features": (ItemSettings(segment=0.4, start="random", augment=True, features="small"), MixingSettings()),
     "features, fixed": (ItemSettings(segment=0.8, both=True, features="small"), None),
@@ -77,8 +80,12 @@ def test_a_fixed_mixture_gives_an_item_for_each_talker(root):
     for number, mixture in enumerate(data.mixtures):
         for talker, source in enumerate(mixture.sources):
             item = data[(0, 2 * number + talker)]
-            assert torch.equal(item["mixture"], torch.from_numpy(read_audio(mixture.audio) / np.float32(32768)))
-            assert torch.equal(item["targets"][0], torch.from_numpy(read_audio(source.audio) / np.float32(32768)))
+            assert torch.equal(
+                item["mixture"], torch.from_numpy(read_audio(mixture.audio) / np.float32(32768))
+            )
+            assert torch.equal(
+                item["targets"][0], torch.from_numpy(read_audio(source.audio) / np.float32(32768))
+            )
             frames = torch.from_numpy(np.load(source.mouth)["data"])
             assert torch.equal(item["lips"][0], frames[:, 4:92, 4:92])
             normalised = (item["lips"].float() / 255 - 0.421) / 0.165
@@ -99,7 +106,9 @@ def test_sound_and_lips_are_cut_together(root):
 
 
 def test_levels_of_new_mixtures(root):
-    data = open_split(root, "tr", ItemSettings(segment=0.8, both=True), seed=2, mixing=MixingSettings(items=200))
+    data = open_split(
+        root, "tr", ItemSettings(segment=0.8, both=True), seed=2, mixing=MixingSettings(items=200)
+    )
     level = data.draws(0).level
     assert np.allclose(level.sum(1), 0) and 4.5 < np.abs(level).max() <= 5 and np.abs(level).min() < 0.5
     assert 0.3 < (level[:, 0] > 0).mean() < 0.7
@@ -119,7 +128,11 @@ def test_silence_is_mixed_without_bad_numbers():
 @pytest.mark.parametrize("same_talker", [False, True])
 def test_partners(root, same_talker):
     data = open_split(
-        root, "tr", ItemSettings(segment=0.8), seed=0, mixing=MixingSettings(items=3600, same_talker=same_talker)
+        root,
+        "tr",
+        ItemSettings(segment=0.8),
+        seed=0,
+        mixing=MixingSettings(items=3600, same_talker=same_talker),
     )
     pairs = data.draws(0).clips
     names = [[(data.clips[c].talker, data.clips[c].utterance) for c in pair] for pair in pairs]
@@ -153,7 +166,9 @@ def test_chance_follows_from_seed_epoch_and_row(root):
 def test_augmentation_only_where_asked(root):
     plain = open_split(root, "tr", ItemSettings(segment=0.8), 0).draws(0)
     assert (plain.corner == 4).all() and not plain.flip.any()
-    lively = open_split(root, "tr", ItemSettings(segment=0.8, augment=True), 0, MixingSettings(items=2000)).draws(0)
+    lively = open_split(
+        root, "tr", ItemSettings(segment=0.8, augment=True), 0, MixingSettings(items=2000)
+    ).draws(0)
     assert set(lively.corner.ravel()) == set(range(9)) and 0.4 < lively.flip.mean() < 0.6
 
 
@@ -166,7 +181,9 @@ def test_stored_features_are_the_encoders(root):
         expected = encoder(LipTransform()(frames)[None])[0]
     torch.testing.assert_close(data[(0, 0)]["lips"][0].float(), expected, rtol=2e-3, atol=2e-3)
     lively = open_split(root, "cv", ItemSettings(segment=0.8, features="small", augment=True), 0)
-    assert not torch.equal(lively[(0, 0)]["lips"], data[(0, 0)]["lips"]), "training takes an augmented variant"
+    assert not torch.equal(lively[(0, 0)]["lips"], data[(0, 0)]["lips"]), (
+        "training takes an augmented variant"
+    )
 
 
 def test_features_of_another_encoder_are_refused(root):
@@ -274,7 +291,9 @@ def test_lips_of_another_length(copy):
     frames = np.load(mouth)["data"]
     np.savez(mouth, data=frames[:16])
     item = open_split(copy, "cv", ItemSettings(segment=0.8), 0)[(0, 0)]
-    assert torch.equal(item["lips"][0, 16:], item["lips"][0, 15:16].expand(4, -1, -1)), "the last frame is held"
+    assert torch.equal(item["lips"][0, 16:], item["lips"][0, 15:16].expand(4, -1, -1)), (
+        "the last frame is held"
+    )
     np.savez(mouth, data=frames[:14])
     with pytest.raises(DataError, match=r"14 frames where their recording lasts 20"):
         _ = open_split(copy, "cv", ItemSettings(segment=0.8), 0)[(0, 0)]
