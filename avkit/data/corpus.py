@@ -421,7 +421,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--compress", action="store_true", help="compress the mouths: slower, about 60 %% of the size")
     parser.add_argument("--room", type=_pair, metavar="LOW,HIGH", help="reverberation times in seconds, e.g. 0.2,0.6 (none)")
     parser.add_argument("--noise", type=_pair, metavar="LOW,HIGH",
-                        help="speech-shaped noise in the mixture, dB of speech over noise, e.g. 0,15 (none)")  # fmt: skip
+                        help="speech-shaped noise in the mixture, dB of speech over noise, e.g. 0,15 or --noise=-5,5 (none)")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser
 

@@ -52,7 +52,7 @@ class Speech:
     samples: bytes
     rate: int
     phonemes: tuple[tuple[str, int], ...]  # (eSpeak mnemonic, first sample), in time order
-    words: tuple[tuple[str, int], ...]  # (word, first sample)
+    words: tuple[tuple[str, int], ...]  # (word, or words run together as in 'from the'; first sample)
 
     @property
     def length(self) -> int:
@@ -115,7 +115,10 @@ class Synthesiser:
             from avkit.errors import AvkitError
 
             raise AvkitError(f"eSpeak NG could not speak {text!r}: {reply['error']}. Is espeakng-loader intact?")
-        words = tuple((text[start : start + length], sample) for start, length, sample in reply["words"])
+        # eSpeak NG runs some words together ('from the'), and then may place the next one inside them ('for a while').
+        begun = [(start, sample) for start, sample in reply["words"] if start == 0 or text[start - 1] == " "]
+        ends = [start for start, _ in begun[1:]] + [len(text)]
+        words = tuple((text[a:b].strip(" ,."), sample) for (a, sample), b in zip(begun, ends, strict=True))
         return Speech(samples, self.rate, tuple(map(tuple, reply["phonemes"])), words)
 
     def _receive(self) -> tuple[bytes, bytes]:
@@ -143,7 +146,7 @@ def _speak(library: ctypes.CDLL, request: dict) -> tuple[dict, bytes]:
     """Speak one request in this process: events as a dictionary, samples as bytes."""
     samples: list[bytes] = []
     phonemes: list[tuple[str, int]] = []
-    words: list[tuple[int, int, int]] = []
+    words: list[tuple[int, int]] = []
 
     def take(wave, count, events):  # called by the library with each buffer
         if wave and count > 0:
@@ -155,7 +158,7 @@ def _speak(library: ctypes.CDLL, request: dict) -> tuple[dict, bytes]:
                 name = ctypes.string_at(ctypes.addressof(event.id), 8).split(b"\0")[0].decode("utf-8", "replace")
                 phonemes.append((name, event.sample))
             elif event.type == _WORD:
-                words.append((event.text_position - 1, event.length, event.sample))
+                words.append((event.text_position - 1, event.sample))
             i += 1
         return 0
 

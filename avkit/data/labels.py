@@ -4,7 +4,7 @@ A row of `labels.jsonl` is one JSON object:
     id, split, talker     't017_00042', 'tr' | 'cv' | 'tt', 't017'
     sentences             what the passage says; the utterance is a window of two seconds from it
     words, phonemes       [[word or eSpeak NG mnemonic, start, end], …] in seconds from the utterance's start;
-                          mnemonics beginning with '_' are pauses
+                          mnemonics beginning with '_' are pauses; words that run together are one: 'from the'
     activity              share of the two seconds that is speech
     voice                 the settings of `voices.Voice`, with the words per minute of this utterance
     face                  the settings of `mouth.Face`: pose, light, skin, lips, beard, blur, noise, …
