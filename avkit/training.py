@@ -14,6 +14,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -58,14 +59,22 @@ def config_names() -> list[str]:
     )
 
 
-def find_config(name_or_path: str) -> Path:
-    """The file of a configuration: a path, or a name from avkit/configs. Raises InputError where there is neither."""
-    for path in (Path(name_or_path), Path(str(CONFIGS / f"{name_or_path}.yaml"))):
-        if path.is_file():
-            return path
-    raise InputError(
-        f"There is no configuration '{name_or_path}': neither a file nor one of {', '.join(config_names())}."
-    )
+def find_config(name_or_path: str | Path) -> list[Path]:
+    """The files of a configuration: a path, or a name from avkit/configs, after those it builds on (its line `base: NAME`).
+
+    Raises InputError where there is no such file or name.
+    """
+    named = Path(str(CONFIGS / f"{name_or_path}.yaml"))
+    path = Path(name_or_path) if Path(name_or_path).is_file() else named
+    if not path.is_file():
+        raise InputError(
+            f"There is no configuration '{name_or_path}': neither a file nor one of {', '.join(config_names())}."
+        )
+    base = re.search(r"^base: *([^ #\n]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    if base is None:
+        return [path]
+    beside = path.parent / base.group(1)
+    return find_config(beside if beside.is_file() else base.group(1)) + [path]
 
 
 def summary_of(name: str) -> str:
@@ -86,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", action="append", required=True, metavar="NAME-OR-PATH", help="what to train, and how"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder")
     parser.add_argument(
         "--fresh", action="store_true", help="delete what an earlier run left in DIR, and start anew"
     )
@@ -102,26 +111,27 @@ def main(argv: list[str]) -> int:
     arguments, settings = build_parser().parse_known_args(argv)
     require("lightning", "Training")
     require("jsonargparse", "Training")
-    paths = [find_config(name) for name in arguments.config]
     if arguments.show:
-        print(resolve(paths, settings))
+        print(resolve(arguments.config, settings))
         return 0
-    train(paths, arguments.out, settings, fresh=arguments.fresh, every=arguments.every)
+    if arguments.out is None:
+        raise InputError("A run needs a folder: add --out DIR.")
+    train(arguments.config, arguments.out, settings, fresh=arguments.fresh, every=arguments.every)
     return 0
 
 
-def resolve(configs: list[Path], settings: list[str]) -> str:
+def resolve(configs: list[str | Path], settings: list[str]) -> str:
     """Every setting of a run as YAML."""
     cli = _command_line(configs, settings)
     return cli.parser.dump(cli.config, skip_none=False)
 
 
 def train(
-    configs: list[Path], out: Path, settings: list[str] = (), fresh: bool = False, every: int = 200
+    configs: list[str | Path], out: Path, settings: list[str] = (), fresh: bool = False, every: int = 200
 ) -> Trainer:
     """Train, or go on with the run in `out`, and write `out/model` when it has ended.
 
-    configs: files, later ones win. settings: command-line overrides such as "--model.learning_rate=1e-4".
+    configs: names or files, later ones win. settings: command-line overrides such as "--model.learning_rate=1e-4".
     fresh: delete what an earlier run left. every: optimiser steps between checkpoints.
     Raises InputError when the settings differ from those the run began with, in what would change its result.
     """
@@ -173,16 +183,16 @@ def prepare_processor() -> None:
         print(f"CPU: {torch.get_num_threads()} thread(s), denormal numbers {told}.", flush=True)
 
 
-def _command_line(configs: list[Path], settings: list[str], out: Path | None = None, every: int = 200):
+def _command_line(configs: list[str | Path], settings: list[str], out: Path | None = None, every: int = 200):
     """Lightning's command line with this package's defaults; makes model, data and trainer where there is an `out`."""
     import lightning as L
     from lightning.pytorch.cli import LightningCLI
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
     from avkit.callbacks import AtomicCheckpointIO
 
     class CommandLine(LightningCLI):
         def add_arguments_to_parser(self, parser):
+            parser.add_argument("--base", type=str, help="the configuration that a file builds on")
             parser.link_arguments("seed_everything", "model.init_args.seed")
             parser.link_arguments("seed_everything", "data.init_args.seed")
 
@@ -205,7 +215,7 @@ def _command_line(configs: list[Path], settings: list[str], out: Path | None = N
                 ]
             return super().instantiate_trainer(**kwargs)
 
-    arguments = [part for path in configs for part in ("--config", str(path))] + settings
+    arguments = [part for name in configs for path in find_config(name) for part in ("--config", str(path))]
     try:
         return CommandLine(
             model_class=L.LightningModule,
@@ -215,7 +225,7 @@ def _command_line(configs: list[Path], settings: list[str], out: Path | None = N
             save_config_callback=None,
             seed_everything_default=0,
             trainer_defaults=TRAINER_DEFAULTS,
-            args=arguments,
+            args=arguments + settings,
             run=False,
             parser_kwargs={"exit_on_error": False, "prog": "avkit train"},
         )
@@ -234,6 +244,13 @@ def _callbacks(out: Path, every: int) -> list:
     speed = Speed()
     callbacks = [StopOnBadNumbers(out), speed, Report(speed), Checkpoints(out, every)]
     return callbacks + [RichProgressBar()] * sys.stdout.isatty()
+
+
+def _loggers(out: Path) -> list:
+    """Curves as CSV (a file for each time the run is begun; see `avkit.curves`) and for TensorBoard."""
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    return [CSVLogger(out, name="csv"), TensorBoardLogger(out, name="tensorboard", version="")]
 
 
 def _as_list(value: Any) -> list:
@@ -311,7 +328,9 @@ def _refuse_partial_epochs(trainer: Trainer) -> None:
         )
 
 
-def _finish(cli, out: Path, checkpoints, configs: list[Path], settings: list[str], seconds: float) -> None:
+def _finish(
+    cli, out: Path, checkpoints, configs: list[str | Path], settings: list[str], seconds: float
+) -> None:
     """Write `out/model` from the best weights, with where they come from."""
     import torch
 
@@ -323,7 +342,7 @@ def _finish(cli, out: Path, checkpoints, configs: list[Path], settings: list[str
     before = json.loads(record_path.read_text(encoding="utf-8")) if record_path.exists() else {}
     device = trainer.strategy.root_device
     provenance = {
-        "command": " ".join(["avkit train", *(f"--config {path.stem}" for path in configs), *settings]),
+        "command": " ".join(["avkit train", *(f"--config {Path(name).stem}" for name in configs), *settings]),
         "seed": cli.config.seed_everything,
         "data": data_checksum(Path(data.root)),
         "minutes": round(before.get("minutes", 0.0) + seconds / 60, 2),

@@ -16,7 +16,8 @@ import yaml
 import avkit
 from avkit import training
 from avkit.callbacks import AtomicCheckpointIO, TrainingError
-from avkit.errors import CheckpointError, InputError
+from avkit.curves import read_curves
+from avkit.errors import CheckpointError, DataError, InputError
 from avkit.learner import Separation
 from avkit.lip_weights import save_lip_encoder
 from avkit.lips import LipEncoder, LipEncoderConfig
@@ -287,11 +288,57 @@ def test_a_run_without_a_lip_encoder_says_how_to_get_one():
         Separation("iianet-tiny", SMALL)
 
 
-@pytest.mark.parametrize("name", training.config_names())
-def test_every_configuration_resolves(name):
-    resolved = yaml.safe_load(training.resolve([training.find_config(name)], []))
-    assert resolved["trainer"]["gradient_clip_val"] == 5.0
-    assert training.summary_of(name).endswith(".")
+NETWORKS = ("rtfs-net-4", "rtfs-net-6", "rtfs-net-12", "iianet", "iianet-fast")
+
+
+def resolved(*names: str) -> dict:
+    return yaml.safe_load(training.resolve(list(names), []))
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "rtfs-net-tiny", "rtfs-net-tiny-audio-only", "iianet-tiny"])
+def test_every_network_has_its_configuration(name):
+    config = resolved(name)
+    assert config["model"]["init_args"]["network"] == name
+    assert config["trainer"]["gradient_clip_val"] == 5.0
+    assert config["data"]["init_args"]["segment"] == 2.0
+
+
+@pytest.mark.parametrize("corpus", ["lrs2", "lrs3", "vox2"])
+def test_official_recipes(corpus):
+    """FACTS: AdamW 1e-3 with decay 0.1, batches of 4, 200 epochs, stop after 15; Adam, batches of 3, 500, stop after 20."""
+    for name, expected in {
+        "rtfs-net-12": ("adamw", 0.1, 4, "fixed", 200, 15),
+        "iianet-fast": ("adam", 0.0, 3, "dynamic", 500, 20),
+    }.items():
+        config = resolved(name, corpus)
+        model, data, trainer = config["model"]["init_args"], config["data"]["init_args"], config["trainer"]
+        stop = trainer["callbacks"][0]["init_args"]["patience"]
+        found = (
+            model["optimizer"],
+            model["weight_decay"],
+            data["batch_size"],
+            data["mixing"],
+            trainer["max_epochs"],
+            stop,
+        )
+        assert found == expected
+        assert (model["learning_rate"], model["train_loss"], model["schedule"], model["patience"]) == (
+            0.001,
+            "snr",
+            "plateau",
+            10,
+        )
+        assert data["root"] == f"data/{corpus}"
+
+
+def test_the_papers_recipe_is_a_second_file():
+    model = resolved("rtfs-net-6", "rtfs-net-paper", "lrs2")["model"]["init_args"]
+    assert (model["network"], model["train_loss"], model["patience"]) == ("rtfs-net-6", "si-snr", 5)
+
+
+def test_every_configuration_says_what_it_is():
+    for name in training.config_names():
+        assert training.summary_of(name).endswith("."), name
 
 
 def test_mistakes_on_the_command_line(config, tmp_path, capsys):
@@ -305,3 +352,17 @@ def test_mistakes_on_the_command_line(config, tmp_path, capsys):
         training.main(["--help"])
     shown = capsys.readouterr().out
     assert "rtfs-net-tiny" in shown and "examples:" in shown
+
+
+def test_curves_of_an_interrupted_run(tmp_path):
+    for number, text in enumerate(
+        ("step,epoch,a,b\n0,0,1.0,\n1,0,2.0,\n2,0,3.0,9.0\n", "step,epoch,a\n2,0,7.0\n3,1,8.0\n4,1,5")
+    ):
+        folder = tmp_path / f"csv/version_{number}"
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").write_text(text)
+    curves = read_curves(tmp_path)
+    assert [part.tolist() for part in curves["a"]] == [[0, 1, 2, 3], [1.0, 2.0, 7.0, 8.0]]
+    assert "b" not in curves, "what came after the point of return is gone"
+    with pytest.raises(DataError, match="no curves"):
+        read_curves(tmp_path / "elsewhere")
