@@ -19,3 +19,7 @@ class CheckpointError(AvkitError):
 
 class MissingPackageError(AvkitError, ImportError):
     """An optional package is needed here and is not installed."""
+
+
+class DownloadError(AvkitError):
+    """A file could not be fetched whole; the message says how to go on without it, or by hand."""
