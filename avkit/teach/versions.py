@@ -1,0 +1,75 @@
+"""The notebooks as an instructor and as a student gets them, in nbgrader's format.
+
+One source, the notebook in notebooks/: from it `instructor` makes what nbgrader calls the source version (each stub
+holds its solution between nbgrader's marks), and `student` what it calls the release version (nbgrader's own
+preprocessors take the solutions out again). A student's notebook is the source without its folded solutions.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from nbformat import NotebookNode
+
+from avkit.errors import MissingPackageError
+from avkit.teach import notebooks
+
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+
+
+def instructor(notebook: NotebookNode) -> NotebookNode:
+    """Solutions in their places, between nbgrader's marks; the folded solutions and all outputs are dropped.
+
+    The result goes into nbgrader's folder `source/ASSIGNMENT/`.
+    """
+    made = copy.deepcopy(notebook)
+    for exercise in notebooks.exercises(notebook):
+        made.cells[exercise.stub].source = _marked(notebook.cells[exercise.stub].source, exercise.code)
+    made.cells = [cell for cell in made.cells if "solution" not in notebooks.tags(cell)]
+    return _without_outputs(made)
+
+
+def _marked(stub: str, solution: str) -> str:
+    """The stub with the solution's own lines, marked, in place of the line that asks for them."""
+    lines, answer = stub.split("\n"), solution.split("\n")
+    place = next(index for index, line in enumerate(lines) if notebooks.STUB in line)
+    before, after = lines[:place], lines[place + 1 :]
+    answer = answer[len(before) :] if answer[: len(before)] == before else answer
+    answer = answer[: -len(after)] if after and answer[-len(after) :] == after else answer
+    indent = lines[place][: lines[place].index("#")]
+    return "\n".join([*before, indent + BEGIN, *answer, indent + END, *after])
+
+
+def _without_outputs(notebook: NotebookNode) -> NotebookNode:
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    notebook.metadata.pop("widgets", None)
+    return notebook
+
+
+def student(notebook: NotebookNode) -> NotebookNode:
+    """What `nbgrader generate_assignment` makes of the instructor's version: stubs, locked and fingerprinted checks.
+
+    Raises:
+        MissingPackageError: nbgrader is not installed.
+    """
+    try:
+        from nbgrader import preprocessors
+    except ImportError as error:
+        raise MissingPackageError(
+            "student versions are made by nbgrader; install it with: pip install nbgrader"
+        ) from error
+    made, resources = instructor(notebook), {}
+    steps = (
+        preprocessors.LockCells(),
+        preprocessors.ClearSolutions(code_stub={"python": notebooks.STUB}),
+        preprocessors.ClearOutput(),
+        preprocessors.CheckCellMetadata(),
+        preprocessors.ComputeChecksums(),
+        preprocessors.ClearHiddenTests(),
+        preprocessors.ComputeChecksums(),
+    )
+    for step in steps:
+        made, resources = step.preprocess(made, resources)
+    return made
