@@ -209,10 +209,7 @@ def _command_line(configs: list[str | Path], settings: list[str], out: Path | No
             kwargs["plugins"] = [*_as_list(given.get("plugins")), AtomicCheckpointIO()]
             kwargs["default_root_dir"] = str(out)
             if given.get("logger") is None:
-                kwargs["logger"] = [
-                    CSVLogger(out, name="csv"),
-                    TensorBoardLogger(out, name="tensorboard", version=""),
-                ]
+                kwargs["logger"] = _loggers(out)
             return super().instantiate_trainer(**kwargs)
 
     arguments = [part for name in configs for path in find_config(name) for part in ("--config", str(path))]
