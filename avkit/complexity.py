@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from avkit.errors import InputError
+from avkit.layers import ChannelScale
 from avkit.signal import SAMPLE_RATE, frames_for
 
 
@@ -71,22 +72,47 @@ def measure(
     model.eval()
     try:
         with torch.no_grad():
-            counter = FlopCounterMode(display=False, depth=depth)
-            with counter:
+            counter, scalings = FlopCounterMode(display=False, depth=depth), _Scalings(model)
+            with counter, scalings:
                 model(mixture, lips)
             timing = _time(model, mixture, lips) if latency else None
             peak = _peak_memory(model, mixture, lips) if memory else None
     finally:
         model.train(training)
-    total = counter.get_total_flops() // 2
+    total = counter.get_total_flops() // 2 + scalings.under("")
     counts = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
     root = type(model).__name__
     rows = [
-        Row(name, count_parameters(module), counts.get(f"{root}.{name}", 0))
+        Row(name, count_parameters(module), counts.get(f"{root}.{name}", 0) + scalings.under(name))
         for name, module in model.named_modules()
         if name and name.count(".") < depth
     ]
     return Complexity(count_parameters(model), total, seconds, rows, timing, peak)
+
+
+class _Scalings:
+    """MACs of `ChannelScale`, one per output: depthwise convolutions that PyTorch's counter sees as plain products."""
+
+    def __init__(self, model: nn.Module):
+        self.modules = {name: m for name, m in model.named_modules() if isinstance(m, ChannelScale)}
+        self.macs = dict.fromkeys(self.modules, 0)
+
+    def __enter__(self) -> None:
+        self.handles = [m.register_forward_hook(self._counter(name)) for name, m in self.modules.items()]
+
+    def __exit__(self, *error) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _counter(self, name: str):
+        def count(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+            self.macs[name] += output.numel()
+
+        return count
+
+    def under(self, module: str) -> int:
+        """MACs of a module and what it holds; "" is the whole network."""
+        return sum(n for name, n in self.macs.items() if not module or f"{name}.".startswith(f"{module}."))
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, interpolate, pad
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d}
-BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 POOL = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d}
 
 
@@ -64,6 +63,29 @@ class ConvActNorm(nn.Module):
         return self.norm(self.act(self.conv(x)))
 
 
+class PReLU(nn.PReLU):
+    """nn.PReLU with one slope; on a CPU its backward pass costs a fraction of PyTorch's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda or self.weight.numel() > 1 or not torch.is_grad_enabled() or x.dtype != self.weight.dtype:
+            return super().forward(x)
+        return _PReLU.apply(x, self.weight)
+
+
+class _PReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slope)
+        return torch.prelu(x, slope)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, slope = ctx.saved_tensors
+        below = grad * (x < 0)
+        return torch.addcmul(grad, below, slope - 1), (below * x).sum().view(1)
+
+
 class DropPath(nn.Module):
     """Stochastic depth: while training, a whole item of the batch is zeroed with probability `p`, the others are
     scaled by 1 / (1 - p) (Huang et al. 2016)."""
@@ -89,6 +111,21 @@ def pool_to(x: Tensor, like: Tensor) -> Tensor:
     """Average-pool `x` to the positions of `like`."""
     size = like.shape[2:]
     return x if x.shape[2:] == size else POOL[len(size)](x, size)
+
+
+class ChannelScale(nn.Conv2d):
+    """A depthwise 1×1 convolution: each channel times its own weight, plus its own bias if it has one.
+
+    Written as the product that it is; PyTorch's grouped convolution computes the same at several times the cost.
+    """
+
+    def __init__(self, channels: int, bias: bool = True):
+        super().__init__(channels, channels, 1, groups=channels, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, F) -> the same shape."""
+        y = x * self.weight[:, 0]
+        return y if self.bias is None else y + self.bias[:, None, None]
 
 
 class _PadSame:

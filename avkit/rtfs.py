@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from avkit.layers import (
+    ChannelScale,
     Compression,
     ConvActNorm,
     ConvNormAct,
     DropPath,
     GlobalLayerNorm,
     LayerNorm4D,
+    PReLU,
     Reconstruction,
     upsample,
 )
@@ -128,7 +130,7 @@ class TFAttention(nn.Module):
         super().__init__()
 
         def embed(width: int) -> ConvActNorm:
-            return ConvActNorm(nn.Conv2d(channels, width, 1), nn.PReLU(), LayerNorm4D((1, width, 1, n_freqs)))
+            return ConvActNorm(nn.Conv2d(channels, width, 1), PReLU(), LayerNorm4D((1, width, 1, n_freqs)))
 
         self.queries = nn.ModuleList(embed(dim) for _ in range(heads))
         self.keys = nn.ModuleList(embed(dim) for _ in range(heads))
@@ -156,8 +158,8 @@ class RTFSBlock(nn.Module):
     def __init__(self, config: RTFSNetConfig):
         super().__init__()
         c, d = config.channels, config.hidden
-        self.gateway = ConvNormAct(nn.Conv2d(c, c, 1, groups=c), act=nn.PReLU())
-        self.projection = ConvNormAct(nn.Conv2d(c, d, 1), GlobalLayerNorm(d), nn.PReLU())
+        self.gateway = ConvNormAct(ChannelScale(c), act=PReLU())
+        self.projection = ConvNormAct(nn.Conv2d(c, d, 1), GlobalLayerNorm(d), PReLU())
         self.compression = Compression(d, kernel=4, levels=config.levels, dims=2, norm=GlobalLayerNorm)
         scan = (config.window, config.rnn_hidden, config.rnn_layers)
         self.scan_frequency = DualPathScan(d, 3, *scan)
@@ -247,8 +249,8 @@ class VisualBlock(nn.Module):
     def __init__(self, config: RTFSNetConfig):
         super().__init__()
         c, d, q = config.lip_channels, config.lip_hidden, config.lip_levels
-        self.gateway = ConvNormAct(nn.Conv1d(c, c, 1, groups=c), act=nn.PReLU())
-        self.projection = ConvNormAct(nn.Conv1d(c, d, 1), nn.BatchNorm1d(d), nn.PReLU())
+        self.gateway = ConvNormAct(nn.Conv1d(c, c, 1, groups=c), act=PReLU())
+        self.projection = ConvNormAct(nn.Conv1d(c, d, 1), nn.BatchNorm1d(d), PReLU())
         self.compression = Compression(d, kernel=3, levels=q, dims=1, norm=nn.BatchNorm1d)
         self.attention = SelfAttention(d, config.lip_heads, config.lip_dropout)
         self.feed_forward = FeedForward(d, config.lip_dropout)
@@ -279,8 +281,7 @@ class CAF(nn.Module):
         self.heads = heads
 
         def audio(act: nn.Module | None) -> ConvNormAct:
-            conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
-            return ConvNormAct(conv, nn.BatchNorm2d(channels), act)
+            return ConvNormAct(ChannelScale(channels, bias=False), nn.BatchNorm2d(channels), act)
 
         def lips(width: int) -> ConvNormAct:
             return ConvNormAct(nn.Conv1d(lip_channels, width, 1, groups=channels), GlobalLayerNorm(width))
@@ -314,7 +315,7 @@ class S3(nn.Module):
 
     def __init__(self, channels: int, n_src: int):
         super().__init__()
-        self.act = nn.PReLU()
+        self.act = PReLU()
         self.conv = nn.Conv2d(channels, n_src * channels, 1)
 
     def mask(self, a: Tensor) -> Tensor:

@@ -20,8 +20,10 @@ except ImportError:  # CPU builds of PyTorch come without Triton; `avkit.sru.sca
 LANES = 128  # lanes per program
 
 
-def scan(candidate: Tensor, forget: Tensor, v_forget: Tensor) -> Tensor:
+def scan(candidate: Tensor, forget: Tensor, v_forget: Tensor, backward: bool = False) -> Tensor:
     """As `avkit.sru.scan`, for CUDA tensors: (L, B, D), (L, B, D), (D,) -> (L, B, D) float32."""
+    if backward:
+        return _Scan.apply(candidate.flip(0), forget.flip(0), v_forget).flip(0)
     return _Scan.apply(candidate, forget, v_forget)
 
 

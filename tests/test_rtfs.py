@@ -5,13 +5,15 @@ import copy
 import pytest
 import torch
 from parity_fill import inputs, load, official_state_dict, record, record_calls, relative_error
+from torch.func import functional_call
 
 import avkit
 from avkit.checkpoints import from_official, to_official
 from avkit.complexity import measure
 from avkit.errors import CheckpointError, InputError
+from avkit.layers import ChannelScale, PReLU
 from avkit.rtfs import DualPathScan, compressed_size
-from avkit.sru import SRULayer, scan
+from avkit.sru import LoopScan, SRULayer, scan
 
 TOLERANCE = 1e-4
 AUDIO = "refinement_module.audio_net.blocks"
@@ -143,10 +145,23 @@ def test_sru_layer_follows_its_equations_step_by_step():
             torch.testing.assert_close(out[t, :, 3 * direction : 3 * direction + 3], h)
 
 
-def test_scan_gradients():
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_hand_written_scan_equals_the_readable_one_and_so_do_its_gradients(backward):
     torch.manual_seed(0)
-    arguments = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((5, 2, 3), (5, 2, 3), (3,))]
-    assert torch.autograd.gradcheck(scan, arguments)
+    shapes = ((5, 2, 3), (5, 2, 3), (3,))
+    leaves = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    torch.testing.assert_close(LoopScan.apply(*leaves, backward), scan(*leaves, backward))
+    assert torch.autograd.gradcheck(lambda *x: LoopScan.apply(*x, backward), leaves)
+    torch.testing.assert_close(scan(*leaves, True), scan(leaves[0].flip(0), leaves[1].flip(0), leaves[2]).flip(0))
+
+
+def test_scaling_and_rectifying_equal_the_modules_they_stand_for():
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 5, 4, dtype=torch.float64, requires_grad=True)
+    scale, rectify = ChannelScale(6).double(), PReLU().double()
+    torch.testing.assert_close(scale(x), torch.nn.Conv2d.forward(scale, x))
+    torch.testing.assert_close(rectify(x), torch.prelu(x, rectify.weight))
+    assert torch.autograd.gradcheck(lambda x, slope: functional_call(rectify, {"weight": slope}, x), (x, rectify.weight))
 
 
 def test_gradients_are_those_of_a_float64_run(weights):
