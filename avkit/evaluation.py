@@ -1,0 +1,457 @@
+"""A network's scores on a whole test set: `avkit evaluate MODEL DATA --out DIR`.
+
+DIR receives three files:
+
+- rows.csv: a row per system, mixture and talker, with the columns `avkit.scoring.COLUMNS`; a score that does
+  not exist is an empty cell, and the note says why;
+- summary.json: means over mixtures (of the mean over both talkers) with 95 % intervals from resampled
+  talkers, paired differences (the first system minus each other one), groups, the swap test; and the command,
+  versions, checksum of the data, and machine;
+- rows.jsonl, the journal: a line per finished mixture, so that the same command continues an interrupted run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from importlib import metadata
+from importlib.util import find_spec
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from avkit._extras import EXTRA_OF, install_line
+from avkit.baselines import CONTROLS, ORACLES
+from avkit.checkpoints import load_model, write_atomically
+from avkit.data.manifests import SPLITS, Mixture, read_manifest
+from avkit.errors import DataError, InputError, MissingPackageError
+from avkit.intervals import LEVEL, RESAMPLES
+from avkit.journal import Journal
+from avkit.scoring import COLUMNS, METRICS, PACKAGES, Systems, score_item
+from avkit.summary import as_table, summarise
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to compute. The defaults give every metric and no control."""
+
+    split: str = "tt"
+    metrics: tuple[str, ...] = tuple(METRICS)
+    oracles: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    limit: int | None = None  # this many mixtures, drawn at random but the same ones each time
+    workers: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self):
+        for given, known, what in (
+            (self.metrics, METRICS, "metric"),
+            (self.oracles, ORACLES, "oracle"),
+            (self.controls, CONTROLS, "control"),
+            ((self.split,), SPLITS, "split"),
+        ):
+            for name in given:
+                if name not in known:
+                    raise InputError(f"There is no {what} {name!r}; wanted some of {', '.join(known)}.")
+        if not self.metrics:
+            raise InputError(f"No metric was chosen; wanted some of {', '.join(METRICS)}.")
+        if self.limit is not None and self.limit < 1 or self.workers < 1:
+            raise InputError(f"limit {self.limit} and workers {self.workers}: both are 1 or more.")
+        for name in self.metrics:
+            package = PACKAGES.get(name)
+            if package and find_spec(package) is None:
+                raise MissingPackageError(
+                    f"The metric {name} needs the package {package}, which is not installed. Install it: "
+                    f"{install_line(EXTRA_OF[package])}; or choose other --metrics."
+                )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` returns: rows (dictionaries with keys of `avkit.scoring.COLUMNS`) and their summary."""
+
+    rows: list[dict] = field(repr=False)
+    summary: dict = field(repr=False)
+
+    def __str__(self) -> str:
+        return as_table(self.summary)
+
+
+def available_metrics() -> tuple[str, ...]:
+    """The metrics whose packages are installed."""
+    return tuple(name for name in METRICS if name not in PACKAGES or find_spec(PACKAGES[name]) is not None)
+
+
+def evaluate(
+    networks: dict[str, str | os.PathLike | nn.Module],
+    data: str | os.PathLike,
+    out: str | os.PathLike | None = None,
+    settings: Settings | None = None,
+    *,
+    audio_only: dict[str, str | os.PathLike | nn.Module] | None = None,
+    fresh: bool = False,
+    progress: bool = True,
+    command: str | None = None,
+) -> Evaluation:
+    """Score networks, and what stands beside them, on every mixture of a split.
+
+    Args:
+        networks: name -> checkpoint or network with ``.lips``; the first one is compared with all others.
+        data: root of a corpus in LRS2-2Mix's layout.
+        out: folder for rows and summary; None keeps them in memory.
+        settings: what to compute; None for every metric whose package is installed.
+        audio_only: name -> checkpoint or network that is given no lips and returns every voice.
+        fresh: forget what `out` already holds.
+        progress: show a progress bar.
+        command: recorded in the summary.
+
+    Raises:
+        InputError: a name that stands for nothing, no network, or two of one name. DataError: manifests are
+            missing or wrong; `out` holds another evaluation; or no mixture could be read.
+        MissingPackageError: a metric's package is not installed.
+    """
+    settings = settings or Settings(metrics=available_metrics())
+    audio_only = audio_only or {}
+    if not networks:
+        raise InputError("No network was given: name at least one checkpoint, or pass a module.")
+    mixtures = _chosen(read_manifest(data, settings.split), settings.limit, data)
+    groups = _groups(Path(data))
+    started = time.monotonic()
+    job = _Job(dict(networks), dict(audio_only), settings)
+    systems = job.load()
+    journal = Journal(out, _fingerprint(job, systems, Path(data)), fresh)
+    pending = [
+        (mixture, groups.get(mixture.name, "")) for mixture in mixtures if mixture.name not in journal.done
+    ]
+    for result in _bar(
+        _results(job, systems, pending), len(mixtures), len(mixtures) - len(pending), progress
+    ):
+        journal.add(result)
+    found = [journal.done[mixture.name] for mixture in mixtures]
+    rows = [row for result in found for row in result["rows"]]
+    if not any(result["digest"] for result in found):
+        raise DataError(
+            f"None of the {len(found)} mixtures of {data} could be read. The first: {rows[0]['note']}"
+        )
+    columns = tuple(column for name in METRICS if name in settings.metrics for column in METRICS[name])
+    summary = summarise(rows, systems.names, tuple(networks), columns)
+    summary = _provenance(job, Path(data), found, command, time.monotonic() - started) | summary
+    if out is not None:
+        _write(Path(out), rows, summary)
+    return Evaluation(rows, summary)
+
+
+def _chosen(mixtures: list[Mixture], limit: int | None, data: str | os.PathLike) -> list[Mixture]:
+    """All mixtures, or the first `limit` of a fixed random order: a higher limit keeps the lower's."""
+    if not mixtures:
+        raise DataError(f"The lists of {data} name no mixture: write them anew with `avkit prepare`.")
+    if limit is None or limit >= len(mixtures):
+        return mixtures
+    kept = np.random.default_rng(0).permutation(len(mixtures))[:limit]
+    return [mixtures[index] for index in sorted(kept)]
+
+
+def _groups(data: Path) -> dict[str, str]:
+    """Mixture -> its group, where the corpus has a table of mixtures (the synthetic one has)."""
+    from avkit.data.labels import MIXTURES, read_mixtures
+
+    if not (data / MIXTURES).exists():
+        return {}
+    return {row["name"]: f"voices: {row['group']}" for row in read_mixtures(data)}
+
+
+# --- work, on one process or several ---
+
+
+@dataclass
+class _Job:
+    """What a worker process needs to know; networks as checkpoints' names or as modules."""
+
+    networks: dict
+    audio_only: dict
+    settings: Settings
+
+    def __post_init__(self):
+        twice = set(self.networks) & set(self.audio_only)
+        if twice:
+            raise InputError(f"Two systems are called {twice.pop()!r}; give them names that differ.")
+
+    def load(self) -> Systems:
+        def ready(model: str | os.PathLike | nn.Module) -> nn.Module:
+            model = model if isinstance(model, nn.Module) else load_model(model)
+            if getattr(model, "lips", None) is not None:
+                model.lips.to(self.settings.device)
+            return model.to(self.settings.device)
+
+        return Systems(
+            {name: ready(model) for name, model in self.networks.items()},
+            {name: ready(model) for name, model in self.audio_only.items()},
+            self.settings.oracles,
+            self.settings.controls,
+        )
+
+
+_worker: tuple[Systems, tuple[str, ...]] | None = None  # of a worker process
+
+
+def _start_worker(job: _Job) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the pool in order
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    _worker = job.load(), job.settings.metrics
+
+
+def _end_with_parent() -> None:
+    parent_process().join()
+    os._exit(1)
+
+
+def _work(mixture: Mixture, group: str) -> dict:
+    return score_item(mixture, *_worker, group)
+
+
+def _results(job: _Job, systems: Systems, pending: list[tuple[Mixture, str]]) -> Iterator[dict]:
+    """Results as they come, in any order."""
+    workers = min(job.settings.workers, len(pending))
+    if workers <= 1:
+        for mixture, group in pending:
+            yield score_item(mixture, systems, job.settings.metrics, group)
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (job,))
+    try:
+        waiting = {pool.submit(_work, *item) for item in pending}
+        while waiting:
+            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A worker process ended without an answer: out of memory, most likely, or a crash in a metric's "
+            "library. What is finished is kept; run the same command again with fewer --workers or --metrics."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _bar(results: Iterator[dict], total: int, done: int, show: bool) -> Iterator[dict]:
+    from tqdm import tqdm
+
+    return tqdm(results, total=total, initial=done, unit="mixture", desc="evaluating", disable=not show)
+
+
+def _fingerprint(job: _Job, systems: Systems, data: Path) -> dict:
+    """What must be equal for rows of two runs to belong together."""
+    digest = hashlib.sha256()
+    files = [data / job.settings.split / f"{key}.json" for key in ("mix", "s1", "s2")]
+    for path in (*files, data / "corpus.json"):
+        digest.update(path.read_bytes() if path.exists() else b"")
+    models = systems.networks | systems.audio_only
+    return {
+        "data": digest.hexdigest(),
+        "systems": list(systems.names),
+        "weights": {name: weights_digest(model) for name, model in models.items()},
+        "metrics": sorted(job.settings.metrics),
+    }
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of a network's tensors and its lip encoder's, names included."""
+    digest = hashlib.sha256()
+    lips = getattr(model, "lips", None)
+    for part in (model, *([lips] if lips is not None else [])):
+        for name, tensor in part.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+# --- what is written ---
+
+
+def _provenance(job: _Job, data: Path, found: list[dict], command: str | None, seconds: float) -> dict:
+    """Where the figures come from."""
+    read = sorted(f"{result['mixture']} {result['digest']}" for result in found if result["digest"])
+    corpus = data / "corpus.json"
+    about = json.loads(corpus.read_text(encoding="utf-8")) if corpus.exists() else {}
+    return {
+        "command": command,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(seconds, 1),
+        "versions": {
+            name: _version(name) for name in ("avkit", "torch", "numpy", "torchmetrics", "pesq", "pystoi")
+        },
+        "machine": {
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "processors": os.cpu_count(),
+            "device": job.settings.device,
+        },
+        "data": {
+            "root": str(data),
+            "split": job.settings.split,
+            "mixtures": len(found),
+            "unreadable": len(found) - len(read),
+            "checksum": hashlib.sha256("\n".join(read).encode()).hexdigest(),
+            "corpus_checksum": about.get("checksum"),
+            "synthetic": about.get("synthetic"),
+        },
+        "method": "means over mixtures of the mean over talkers; improvements against the mixture itself; "
+        f"{LEVEL:.0%} percentile intervals from {RESAMPLES} resamples of the talkers",
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _write(out: Path, rows: list[dict], summary: dict) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, restval="")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    content = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(
+        out / "rows.csv", lambda path: Path(path).write_text(text.getvalue(), "utf-8", newline="")
+    )
+    write_atomically(out / "summary.json", lambda path: Path(path).write_text(content, "utf-8"))
+
+
+def read_rows(path: str | os.PathLike) -> list[dict]:
+    """The rows of a rows.csv (or of the folder that holds it): scores as floats, None for empty cells."""
+    path = Path(path)
+    path = path / "rows.csv" if path.is_dir() else path
+    texts = {"mixture", "speaker", "utterance", "group", "system", "note"}
+    with open(path, encoding="utf-8", newline="") as file:
+        return [
+            {
+                key: value
+                if key in texts
+                else None
+                if value == ""
+                else int(value)
+                if key == "talker"
+                else float(value)
+                for key, value in row.items()
+            }
+            for row in csv.DictReader(file)
+        ]
+
+
+# --- the command ---
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="avkit evaluate",
+        description="Score a network on every mixture of a test set. The same command again continues a run.",
+        epilog="example: avkit evaluate rtfs-net-tiny data_samples/talkers --out results --oracles",
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a bundled checkpoint's name, or a folder")
+    add("data", metavar="DATA", help="root of a corpus in LRS2-2Mix's layout")
+    add("--out", required=True, metavar="DIR", help="folder for rows.csv, summary.json and the journal")
+    add("--split", default="tt", choices=SPLITS, help="which lists to use (tt)")
+    add(
+        "--also",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="one more network in the same tables; may be repeated",
+    )
+    add("--audio-only", action="append", default=[], metavar="MODEL",
+        help="a network without lips, given the better order of its outputs; may be repeated")  # fmt: skip
+    add(
+        "--oracles",
+        nargs="*",
+        metavar="NAME",
+        help=f"masks that know the answer: {', '.join(ORACLES)}; no NAME: all",
+    )
+    add("--controls", nargs="*", metavar="NAME",
+        help="lips that tell less: swapped (the other talker's), still, absent (zeros), late-1 to late-10 "
+             "(frames); no NAME: all")  # fmt: skip
+    add("--metrics", nargs="+", metavar="NAME",
+        help=f"{', '.join(METRICS)} (those whose packages are installed); pesq is slow")  # fmt: skip
+    add("--limit", type=int, metavar="N", help="N mixtures only, a random choice that is always the same")
+    add("--workers", type=int, default=1, metavar="N", help="processes (1)")
+    add("--device", default="cpu", help="cpu, cuda, cuda:1, … (cpu)")
+    add("--fresh", action="store_true", help="start anew, whatever DIR holds")
+    add("--json", action="store_true", help="print the summary as JSON instead of a table")
+    return parser
+
+
+def _named(paths: list[str]) -> dict[str, str]:
+    """Checkpoints under the name of their folder."""
+    names = {}
+    for path in paths:
+        name = Path(path).resolve().name if Path(path).exists() else path
+        if name in names:
+            raise InputError(
+                f"Two networks are called {name!r}; rename a folder, so that rows can be told apart."
+            )
+        names[name] = path
+    return names
+
+
+def main(argv: list[str]) -> int:
+    """The command `avkit evaluate`. Returns its exit status."""
+    args = _parser().parse_args(argv)
+    metrics = available_metrics() if args.metrics is None else tuple(args.metrics)
+    left_out = [] if args.metrics else [name for name in METRICS if name not in metrics]
+    if left_out:
+        names = ", ".join(left_out)
+        print(f"Left out, as their packages are not installed: {names}. See `avkit doctor`.", file=sys.stderr)
+    settings = Settings(
+        split=args.split,
+        metrics=metrics,
+        oracles=_all_if_empty(args.oracles, ORACLES),
+        controls=_all_if_empty(args.controls, CONTROLS),
+        limit=args.limit,
+        workers=args.workers,
+        device=args.device,
+    )
+    result = evaluate(
+        _named([args.model, *args.also]),
+        args.data,
+        args.out,
+        settings,
+        audio_only=_named(args.audio_only),
+        fresh=args.fresh,
+        command=shlex.join(["avkit", "evaluate", *argv]),
+    )
+    if args.json:
+        print(json.dumps(result.summary, indent=1, ensure_ascii=False))
+        return 0
+    about = result.summary["data"]
+    print(f"{about['mixtures']} mixtures of {about['root']} ({about['split']})")
+    if about["synthetic"]:
+        print(f"Synthetic talkers: {about['synthetic']}")
+    print(f"\n{result}\n")
+    if about["unreadable"]:
+        print(f"{about['unreadable']} mixtures could not be read; their rows say why.")
+    print(f"{Path(args.out) / 'rows.csv'} and summary.json written")
+    return 0
+
+
+def _all_if_empty(given: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    return () if given is None else tuple(given) or known

@@ -1,0 +1,318 @@
+"""One mixture of a test set: read, separated by every system, scored; a row per system and talker.
+
+`avkit.evaluation` runs this over a whole test set, on several processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avkit import baselines, metrics
+from avkit.data.manifests import Mixture
+from avkit.data.reading import as_float, fit_frames, read_audio, read_mouth
+from avkit.errors import AvkitError, InputError, MissingPackageError
+from avkit.lips import LipTransform
+from avkit.losses import PermutationInvariant, negative_si_snr, reorder
+from avkit.signal import frames_for
+
+# What --metrics can name -> its columns.
+METRICS = {
+    "si_snr": ("si_snr", "si_snri"),
+    "snr": ("snr", "snri"),
+    "sdr": ("sdr", "sdri"),
+    "pesq": ("pesq_wb", "pesq_nb", "pesq_nb_raw"),
+    "stoi": ("stoi",),
+    "estoi": ("estoi",),
+}
+PACKAGES = {"sdr": "torchmetrics", "pesq": "pesq", "stoi": "pystoi", "estoi": "pystoi"}
+DESCRIPTION = ("mixture", "talker", "speaker", "utterance", "group", "level_db", "system")
+COLUMNS = (
+    *DESCRIPTION,
+    *(column for columns in METRICS.values() for column in columns),
+    "si_snr_other",
+    "note",
+)
+
+
+@dataclass
+class Item:
+    """A mixture as read. A talker whose lips could not be read has a `lip_problems` entry and no frames."""
+
+    mixture: Tensor  # (T,)
+    sources: Tensor  # (n, T)
+    frames: list[Tensor | None]  # (F, 96, 96) uint8 per talker
+    lip_problems: list[str | None]
+    digest: str  # of all that was read
+
+
+@dataclass
+class Systems:
+    """The systems that a run compares: networks and what stands beside them.
+
+    Args:
+        networks: name -> network that takes lips and returns one voice, with its lip encoder as ``.lips``.
+        audio_only: name -> network that returns every voice and is given zeros instead of lips.
+        oracles: names from `baselines.ORACLES`.
+        controls: names from `baselines.CONTROLS`, applied to the first network.
+    """
+
+    networks: dict[str, nn.Module]
+    audio_only: dict[str, nn.Module] = field(default_factory=dict)
+    oracles: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for name, model in self.networks.items():
+            if getattr(model, "lips", None) is None:
+                raise InputError(
+                    f"The network {name} has no lip encoder (no .lips, or None), and mouth crops cannot "
+                    "become features. Give a checkpoint that holds one; one without lips is for --audio-only."
+                )
+        for model in (*self.networks.values(), *self.audio_only.values()):
+            model.eval()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every system of the run, in the order of the tables; the first one is the network in question."""
+        first = next(iter(self.networks))
+        controls = (control_name(first, control) for control in self.controls)
+        return (*self.networks, "mixture", *self.audio_only, *self.oracles, *controls)
+
+
+def control_name(network: str, control: str) -> str:
+    """What a network under a lip control is called in the tables."""
+    return f"{network} ({control} lips)"
+
+
+# --- reading ---
+
+
+def read_item(mixture: Mixture) -> Item:
+    """Read a mixture's sound and lips.
+
+    Raises:
+        DataError: the mixture or a source is missing, damaged, not mono at 16 kHz, or shorter than its list
+            says. Lips that cannot be read are noted in the item instead.
+    """
+    digest = hashlib.sha256()
+    signals = []
+    for path in (mixture.audio, *(source.audio for source in mixture.sources)):
+        audio = read_audio(path, samples=mixture.samples)
+        digest.update(np.ascontiguousarray(audio).data)
+        signals.append(torch.from_numpy(as_float(audio)))
+    item = Item(signals[0], torch.stack(signals[1:]), [], [], "")
+    for source in mixture.sources:
+        frames, problem = None, None
+        try:
+            crops = read_mouth(source.mouth)
+            digest.update(np.ascontiguousarray(crops).data)
+            frames = torch.from_numpy(fit_frames(crops, frames_for(mixture.samples), source.mouth))
+        except AvkitError as error:
+            problem = str(error)
+        item.frames.append(frames)
+        item.lip_problems.append(problem)
+    item.digest = digest.hexdigest()
+    return item
+
+
+# --- separating ---
+
+
+@torch.no_grad()
+def separate_item(item: Item, systems: Systems) -> Iterator[tuple[str, list[Tensor | str]]]:
+    """Each system's name with one entry per talker: the estimate (T,), or what went wrong."""
+    talkers = range(len(item.sources))
+    followed = {}
+    for name, model in systems.networks.items():
+        followed[name] = _with_lips(model, item, item.frames)
+        yield name, followed[name]
+    yield "mixture", [item.mixture for _ in talkers]
+    for name, model in systems.audio_only.items():
+        yield name, _attempt(lambda model=model: _without_lips(model, item), len(item.sources))
+    for name in systems.oracles:
+        yield (
+            name,
+            _attempt(lambda name=name: baselines.oracle(name, item.sources, item.mixture), len(item.sources)),
+        )
+    if systems.controls:
+        first = next(iter(systems.networks))
+        model = systems.networks[first]
+        for control in systems.controls:
+            yield control_name(first, control), _controlled(model, item, control, followed[first])
+
+
+def _controlled(
+    model: nn.Module, item: Item, control: str, followed: list[Tensor | str]
+) -> list[Tensor | str]:
+    """The network's outputs under one lip control; `followed` are those with the talkers' own lips."""
+    if control == "swapped":  # the next talker's lips: that output exists already
+        return followed[1:] + followed[:1]
+    if control == "absent":
+        frames = frames_for(item.mixture.shape[-1])
+        return _with_features(model, item, [torch.zeros(512, frames) for _ in item.sources])
+    changed = [None if frames is None else baselines.lip_control(control, frames) for frames in item.frames]
+    return _with_lips(model, item, changed)
+
+
+def _with_lips(model: nn.Module, item: Item, crops: list[Tensor | None]) -> list[Tensor | str]:
+    """The network's output for every talker, from mouth crops (F, 96, 96)."""
+    transform, device = LipTransform(training=False), device_of(model)
+    features = [
+        problem if frames is None else model.lips(transform(frames)[None].to(device))[0].cpu()
+        for frames, problem in zip(crops, item.lip_problems, strict=True)
+    ]
+    return _with_features(model, item, features)
+
+
+def _with_features(model: nn.Module, item: Item, features: list[Tensor | str]) -> list[Tensor | str]:
+    """The network's output for every talker that has lip features (512, F), in one batch."""
+    usable = [index for index, entry in enumerate(features) if isinstance(entry, Tensor)]
+    outputs: list[Tensor | str] = [entry if isinstance(entry, str) else "" for entry in features]
+    if usable:
+        lips = torch.stack([features[index] for index in usable])
+        mixtures = item.mixture.expand(len(usable), -1)
+        estimates = _attempt(lambda: _call(model, mixtures, lips, voices=1)[:, 0], len(usable))
+        for index, estimate in zip(usable, estimates, strict=True):
+            outputs[index] = estimate
+    return outputs
+
+
+def _without_lips(model: nn.Module, item: Item) -> Tensor:
+    """An audio-only network's outputs in the order that suits the talkers best: (n, T)."""
+    lips = torch.zeros(1, 512, frames_for(item.mixture.shape[-1]))
+    estimates = _call(model, item.mixture[None], lips, voices=len(item.sources))
+    _, order = PermutationInvariant(negative_si_snr).best_order(estimates, item.sources[None])
+    return reorder(estimates, order)[0]
+
+
+def _call(model: nn.Module, mixtures: Tensor, lips: Tensor, voices: int) -> Tensor:
+    """(N, T) and (N, 512, F) -> (N, voices, T) on the CPU, in float32."""
+    device = device_of(model)
+    estimates = model(mixtures.to(device), lips.to(device)).float().cpu()
+    wanted = (len(mixtures), voices, mixtures.shape[-1])
+    if estimates.shape != wanted:
+        raise InputError(
+            f"The network returned shape {tuple(estimates.shape)} where {wanted} was wanted: one voice for "
+            "each pair of lips, or one for each talker where it works without lips (--audio-only)."
+        )
+    return estimates
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network's parameters are."""
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def _attempt(make: Callable[[], Tensor], count: int) -> list[Tensor | str]:
+    """The estimates, or for every talker what went wrong. Errors that no file or user caused pass through."""
+    try:
+        return list(make())
+    except (AvkitError, torch.OutOfMemoryError) as error:
+        return [str(error)] * count
+
+
+# --- scoring ---
+
+
+def score_item(mixture: Mixture, systems: Systems, chosen: tuple[str, ...], group: str = "") -> dict:
+    """Every row of one mixture.
+
+    Args:
+        mixture: from a manifest.
+        systems: what to compare.
+        chosen: keys of `METRICS`.
+        group: the mixture's group, where its corpus has one.
+
+    Returns:
+        ``{"mixture": name, "digest": SHA-256 of what was read or "", "readable": whether all of it was,
+        "rows": [row, …]}``; rows have the keys of `COLUMNS` that apply. A file that cannot be read gives rows
+        without scores whose note says so.
+    """
+    try:
+        item = read_item(mixture)
+    except AvkitError as error:
+        rows = [
+            _describe(mixture, index, group, None) | {"system": system, "note": str(error)}
+            for system in systems.names
+            for index in range(len(mixture.sources))
+        ]
+        return {"mixture": mixture.name, "digest": "", "readable": False, "rows": rows}
+    before = [_ratios(item.mixture, reference, chosen, []) for reference in item.sources]
+    rows = []
+    for system, estimates in separate_item(item, systems):
+        for index, estimate in enumerate(estimates):
+            row = _describe(mixture, index, group, item) | {"system": system}
+            rows.append(row | _scores(estimate, item, index, chosen, before[index]))
+    readable = not any(item.lip_problems)
+    return {"mixture": mixture.name, "digest": item.digest, "readable": readable, "rows": rows}
+
+
+def _describe(mixture: Mixture, index: int, group: str, item: Item | None) -> dict:
+    source = mixture.sources[index]
+    level = None if item is None else level_difference(item.sources, index)
+    return {
+        "mixture": mixture.name,
+        "talker": index + 1,
+        "speaker": source.talker,
+        "utterance": source.utterance,
+        "group": group,
+        "level_db": level,
+    }
+
+
+def level_difference(sources: Tensor, index: int) -> float | None:
+    """Energy of one source (n, T) over that of all others, in dB; None where one of the two is silent."""
+    energy = sources.double().square().sum(-1)
+    own, others = energy[index], energy.sum() - energy[index]
+    return float(10 * torch.log10(own / others)) if own > 0 and others > 0 else None
+
+
+def _ratios(estimate: Tensor, reference: Tensor, chosen: tuple[str, ...], notes: list[str]) -> dict:
+    names = [name for name in ("si_snr", "snr", "sdr") if name in chosen]
+    return {name: _try(getattr(metrics, name), estimate, reference, notes) for name in names}
+
+
+def _scores(estimate: Tensor | str, item: Item, index: int, chosen: tuple[str, ...], before: dict) -> dict:
+    """Scores of one estimate against its talker, improvements, and a note on what could not be scored."""
+    if isinstance(estimate, str):
+        return {"note": estimate}
+    if not estimate.isfinite().all():
+        return {"note": "The output holds NaN or infinite samples."}
+    reference, notes = item.sources[index], []
+    scores = _ratios(estimate, reference, chosen, notes)
+    for name, value in before.items():
+        scores[f"{name}i"] = None if None in (value, scores[name]) else scores[name] - value
+    if "si_snr" in chosen:
+        others = [source for other, source in enumerate(item.sources) if other != index]
+        rivals = [_try(metrics.si_snr, estimate, other, notes) for other in others]
+        scores["si_snr_other"] = None if None in rivals else max(rivals)
+    for name in {"stoi", "estoi"} & set(chosen):
+        scores[name] = _try(getattr(metrics, name), estimate, reference, notes)
+    if "pesq" in chosen:
+        scores["pesq_wb"] = _try(metrics.pesq, estimate, reference, notes)
+        scores["pesq_nb"] = narrow = _try(partial(metrics.pesq, mode="nb"), estimate, reference, notes)
+        scores["pesq_nb_raw"] = (
+            None if narrow is None else float(metrics.raw_pesq(torch.tensor(narrow).double()))
+        )
+    if not (estimate - estimate.mean()).any():
+        notes.append("The output is silent: every score is at its floor.")
+    return scores | {"note": " ".join(dict.fromkeys(notes))}
+
+
+def _try(score: Callable, estimate: Tensor, reference: Tensor, notes: list[str]) -> float | None:
+    """A score, or None and a note where this pair has none."""
+    try:
+        return float(score(estimate.double(), reference.double()))
+    except MissingPackageError:
+        raise
+    except InputError as error:
+        notes.append(str(error))
+        return None
