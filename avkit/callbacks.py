@@ -197,13 +197,26 @@ class Speed(Callback):
 
     def __init__(self, every: int = 50):
         self.every = every
-        self.examples = 0  # of this process since it began, all devices together
+        self.examples = (
+            0  # that the run has seen, all devices together, whatever was undone by an interruption left out
+        )
+        self.seconds = 0.0  # that the run has taken, likewise
         self.rate = 0.0
         self.shares: dict[str, float] = {}
         self._times: dict[str, float] = {}
         self._last_end = self._since = time.perf_counter()
         self._count = 0
         self._timed = False
+        self._clock = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"examples": self.examples, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.examples, self.seconds = state_dict["examples"], state_dict["seconds"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._clock = time.monotonic()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._last_end = self._since = time.perf_counter()
@@ -229,6 +242,8 @@ class Speed(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        now = time.monotonic()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
         size = len(next(iter(batch.values()))) * trainer.world_size
         self.examples += size
         self._count += size
@@ -266,6 +281,14 @@ class Report(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._begin = self._last = time.monotonic()
+        data = trainer.datamodule
+        parameters = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
+        self._print(
+            trainer,
+            f"{parameters:,} parameters on {trainer.world_size} device(s) ({trainer.strategy.root_device.type}, "
+            f"{trainer.precision}); {len(data.train)} training items, {data.batches_per_epoch()} batches an epoch, "
+            f"{len(data.validation)} validation items.",
+        )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

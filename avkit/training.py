@@ -17,7 +17,6 @@ import os
 import re
 import shutil
 import sys
-import time
 import warnings
 from importlib.resources import files
 from pathlib import Path
@@ -155,13 +154,13 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
         _write(out / "config.yaml", resolved)
         print(f"Going on from {checkpoints.last_path}." if resuming else f"A new run in {out}.", flush=True)
-    torch.set_float32_matmul_precision("high")
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
     _quieten()
-    begin = time.monotonic()
     checkpoint = str(checkpoints.last_path) if resuming else None
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     if cli.trainer.is_global_zero:
-        _finish(cli, out, checkpoints, configs, list(settings), time.monotonic() - begin)
+        _finish(cli, out, checkpoints, configs, list(settings))
     cli.trainer.strategy.barrier("finished")
     return cli.trainer
 
@@ -205,7 +204,7 @@ def _command_line(configs: list[str | Path], settings: list[str], out: Path | No
 
         def instantiate_trainer(self, **kwargs):
             given = self.config_init.trainer
-            kwargs["callbacks"] = [*(given.get("callbacks") or []), *_callbacks(out, every)]
+            kwargs["callbacks"] = [*_as_list(given.get("callbacks")), *_callbacks(out, every)]
             kwargs["plugins"] = [*_as_list(given.get("plugins")), AtomicCheckpointIO()]
             kwargs["default_root_dir"] = str(out)
             if given.get("logger") is None:
@@ -275,8 +274,7 @@ def _rank() -> int:
 
 
 def _clear(out: Path) -> None:
-    for name in OWN_FILES:
-        path = out / name
+    for path in [*(out / name for name in OWN_FILES), *out.glob("bad-batch-step-*.pt")]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -325,9 +323,7 @@ def _refuse_partial_epochs(trainer: Trainer) -> None:
         )
 
 
-def _finish(
-    cli, out: Path, checkpoints, configs: list[str | Path], settings: list[str], seconds: float
-) -> None:
+def _finish(cli, out: Path, checkpoints, configs: list[str | Path], settings: list[str]) -> None:
     """Write `out/model` from the best weights, with where they come from."""
     import torch
 
@@ -335,15 +331,13 @@ def _finish(
 
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     speed = next(callback for callback in trainer.callbacks if isinstance(callback, Speed))
-    record_path = out / "run.json"
-    before = json.loads(record_path.read_text(encoding="utf-8")) if record_path.exists() else {}
     device = trainer.strategy.root_device
     provenance = {
         "command": " ".join(["avkit train", *(f"--config {Path(name).stem}" for name in configs), *settings]),
         "seed": cli.config.seed_everything,
         "data": data_checksum(Path(data.root)),
-        "minutes": round(before.get("minutes", 0.0) + seconds / 60, 2),
-        "examples": before.get("examples", 0) + speed.examples,
+        "minutes": round(speed.seconds / 60, 2),
+        "examples": speed.examples,
         "steps": trainer.global_step,
         "epochs": trainer.current_epoch,
         "device": torch.cuda.get_device_name(device)
@@ -352,7 +346,7 @@ def _finish(
         "torch": torch.__version__,
         checkpoints.monitor: checkpoints.best if checkpoints.best_epoch >= 0 else None,
     }
-    _write(record_path, json.dumps(provenance, indent=2) + "\n")
+    _write(out / "run.json", json.dumps(provenance, indent=2) + "\n")
     if checkpoints.best_path.exists():
         best = torch.load(checkpoints.best_path, map_location="cpu", weights_only=True)
         model.on_load_checkpoint(best)
