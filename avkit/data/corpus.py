@@ -200,15 +200,16 @@ def _pieces(items: list) -> list[tuple[int, list]]:
     return [(n, items[start : start + _PIECE]) for n, start in enumerate(range(0, len(items), _PIECE))]
 
 
-def _bar(total: int, what: str, quiet: bool):
+def _run(pool, work, items: list, what: str, quiet: bool) -> None:
+    counts = pool.imap_unordered(work, _pieces(items))
+    if quiet:
+        for _ in counts:
+            pass
+        return
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=what, unit="", disable=quiet, smoothing=0.05)
-
-
-def _run(pool, work, items: list, what: str, quiet: bool) -> None:
-    with _bar(len(items), what, quiet) as bar:
-        for count in pool.imap_unordered(work, _pieces(items)):
+    with tqdm(total=len(items), desc=what, unit="", smoothing=0.05) as bar:
+        for count in counts:
             bar.update(count)
 
 

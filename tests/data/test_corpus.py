@@ -73,11 +73,13 @@ def test_a_killed_run_resumes_to_the_same_bytes(small, tmp_path):
     assert not (root / "corpus.json").exists(), "it ended before it could be killed"
     record = next(iter(root.glob(".build/utterances_*.json")))
     before = record.stat().st_mtime_ns
-    assert json.loads(record.read_text())  # whole, though the run was killed
+    done = [root / "mouths" / f"{row['label']['id']}.npz" for row in json.loads(record.read_text())]
+    drawn = [path.stat().st_mtime_ns for path in done]
     with pytest.raises(DataError, match="holds another corpus"):
         main([str(root), "--mixtures", "tr=30,cv=0,tt=13", "--seed", "5", "--quiet"])
     assert record.stat().st_mtime_ns == before
     assert main([str(root), *SMALL_ARGUMENTS, "--workers", "2", "--quiet"]) == 0
+    assert [path.stat().st_mtime_ns for path in done] == drawn  # not made twice
     assert _files(root) == _files(small)
 
 
@@ -176,6 +178,12 @@ def test_labels_say_what_was_said(small):
         table.index("t999_00000")
     with pytest.raises(DataError, match="avkit corpus"):
         labels.read_labels(small / "mouths")
+
+
+def test_test_talkers_speak_most_of_the_time(probe_corpus):
+    rows = labels.read_labels(probe_corpus).rows
+    assert min(row["activity"] for row in rows if row["split"] == "tt") >= 0.8
+    assert min(row["activity"] for row in rows if row["split"] == "tr") < 0.8  # training hears more pauses
 
 
 def test_test_talkers_are_heard_most_of_the_time(small):
