@@ -50,7 +50,7 @@ def formants_of_frame(frame: np.ndarray) -> np.ndarray:
 
 def measure(samples: np.ndarray) -> tuple[float, tuple[float, float, float]]:
     """Median pitch and formants in Hz over the voiced frames of (T,) samples at 16 kHz."""
-    frames = np.lib.stride_tricks.sliding_window_view(np.asarray(samples, dtype=float), 1024)[::256]
+    frames = np.lib.stride_tricks.sliding_window_view(np.asarray(samples, dtype=float), 1024)[::800]
     frames = frames[(frames**2).mean(1) > 0.05 * (frames**2).mean(1).max()]
     pitch = np.array([pitch_of_frame(frame) for frame in frames])
     formants = np.array([formants_of_frame(frame) for frame in frames[np.isfinite(pitch)]])
