@@ -42,10 +42,18 @@ def jupyterlab(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
     command += [f"--ServerApp.root_dir={folder}", "--IdentityProvider.token=lesson", "--allow-root"]
     command += ["--expose-app-in-browser", "--ServerApp.port_retries=0"]
-    private = {"JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"), "JUPYTER_CONFIG_DIR": str(folder / ".config")}
-    private |= {"JUPYTER_DATA_DIR": str(folder / ".data"), "JUPYTERLAB_WORKSPACES_DIR": str(folder / ".workspaces")}
+    private = {
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"),
+        "JUPYTER_CONFIG_DIR": str(folder / ".config"),
+    }
+    private |= {
+        "JUPYTER_DATA_DIR": str(folder / ".data"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / ".workspaces"),
+    }
     with open(folder / "server.log", "w") as log:
-        server = subprocess.Popen(command, env={**environment, **private}, stdout=log, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(
+            command, env={**environment, **private}, stdout=log, stderr=subprocess.STDOUT
+        )
         try:
             _wait_for(f"http://127.0.0.1:{port}/api?token=lesson", server, folder / "server.log")
             yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token=lesson"
@@ -92,7 +100,14 @@ def open_notebook(page, address: str, name: str) -> None:
 
 
 def run_all(page, seconds: float = 240) -> None:
-    """Run every cell, and fail if one raised."""
-    finished = page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    assert finished, page.locator("[data-mime-type='application/vnd.jupyter.error']").first.inner_text(timeout=5000)
-    page.wait_for_function("!document.body.innerText.includes('[*]:')", timeout=seconds * 1000)
+    """Run every cell, and fail if one raised or if they take longer than `seconds`."""
+    page.evaluate(
+        """() => {
+            window.allRun = null;
+            window.jupyterapp.commands.execute("notebook:run-all-cells")
+                .then(done => { window.allRun = String(done); }, error => { window.allRun = String(error); });
+        }"""
+    )
+    page.wait_for_function("window.allRun !== null", timeout=seconds * 1000)
+    errors = page.locator("[data-mime-type='application/vnd.jupyter.error']").all_inner_texts()
+    assert page.evaluate("window.allRun") == "true", errors or page.evaluate("window.allRun")

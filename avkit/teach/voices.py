@@ -11,7 +11,10 @@ import numpy as np
 from avkit.data import voices
 from avkit.data.espeak import Synthesiser
 
-_SENTENCES = ("place red by j six now, my brother found a yellow umbrella", "lay blue at q two again, our teacher wore a purple shirt")
+_SENTENCES = (
+    "place red by j six now, my brother found a yellow umbrella",
+    "lay blue at q two again, our teacher wore a purple shirt",
+)
 _RATE = 16000
 
 
@@ -31,7 +34,9 @@ def pitch_of_frame(frame: np.ndarray, low: float = 60.0, high: float = 420.0) ->
     product = np.fft.irfft(np.abs(np.fft.rfft(window * (frame - frame.mean()), 4 * len(frame))) ** 2)
     lags = np.arange(int(_RATE / high), int(_RATE / low))
     score = product[lags] / weight[lags] / max(product[0] / weight[0], 1e-9)
-    peaks = lags[1:-1][(score[1:-1] >= score[:-2]) & (score[1:-1] > score[2:]) & (score[1:-1] > 0.85 * score.max())]
+    peaks = lags[1:-1][
+        (score[1:-1] >= score[:-2]) & (score[1:-1] > score[2:]) & (score[1:-1] > 0.85 * score.max())
+    ]
     return float(_RATE / peaks[0]) if len(peaks) and score.max() > 0.5 else float("nan")
 
 
@@ -83,7 +88,14 @@ def figure(measured: list[Measured]):
     for split, marker, colour in (("tr", "o", "#0072B2"), ("cv", "s", "#E69F00"), ("tt", "^", "#D55E00")):
         chosen = [m for m in measured if voices.talker_split(m.talker) == split]
         mean = [float(np.exp(np.mean(np.log(m.formants)))) for m in chosen]
-        axes.scatter([m.pitch for m in chosen], mean, 22, marker=marker, color=colour, label=f"{split}: {len(chosen)} voices")
+        axes.scatter(
+            [m.pitch for m in chosen],
+            mean,
+            22,
+            marker=marker,
+            color=colour,
+            label=f"{split}: {len(chosen)} voices",
+        )
     axes.set(xscale="log", xlabel="pitch (Hz)", ylabel="geometric mean of formants 1–3 (Hz)")
     axes.set_xticks([80, 100, 130, 170, 220, 300], ["80", "100", "130", "170", "220", "300"])
     axes.minorticks_off()
