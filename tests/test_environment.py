@@ -6,6 +6,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 import venv
 from pathlib import Path
@@ -278,6 +280,19 @@ def test_jupyterlab_gets_what_it_needs_here(root_user, display, expected):
     assert {"--allow-root", "--no-browser"} & set(command) == set(expected)
 
 
+def fetch(address: str, tries: int = 50) -> str:
+    """What a server that has printed its address, but may not listen yet, answers."""
+    for _ in range(tries):
+        try:
+            with urllib.request.urlopen(address) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError:
+            raise
+        except urllib.error.URLError:
+            time.sleep(0.2)
+    raise TimeoutError(f"nothing answered at {address}")
+
+
 @pytest.mark.timeout(120)
 def test_jupyterlab_prints_an_address_that_opens_the_first_notebook(tmp_path):
     """The server is started as `make lab` starts it, in a terminal's place; its address leads to the notebook."""
@@ -289,10 +304,9 @@ def test_jupyterlab_prints_an_address_that_opens_the_first_notebook(tmp_path):
                           text=True) as server:
         try:
             address = next(line.strip() for line in server.stdout if line.strip().startswith("http://127.0.0.1"))
-            with urllib.request.urlopen(address.replace("/lab/tree/", "/api/contents/") + "&content=0") as answer:
-                assert json.load(answer)["path"] == environment.FIRST_NOTEBOOK
-            with urllib.request.urlopen(address) as page:
-                assert "JupyterLab" in page.read().decode()
+            notebook = json.loads(fetch(address.replace("/lab/tree/", "/api/contents/") + "&content=0"))
+            assert notebook["path"] == environment.FIRST_NOTEBOOK
+            assert "JupyterLab" in fetch(address)
         finally:
             server.terminate()
 
