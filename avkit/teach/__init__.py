@@ -8,7 +8,7 @@ from avkit.teach.display import Html, beside, note
 from avkit.teach.exercises import Exercise, Mistake, check, same_weights
 from avkit.teach.players import listen
 from avkit.teach.plots import figure, picture, spectrograms, waveforms
-from avkit.teach.quiz import quiz
+from avkit.teach.quizzes import quiz
 from avkit.teach.samples import Sample, count_samples, find_data, load_sample
 from avkit.teach.widgets import Control, Explorer, explore
 

@@ -107,6 +107,7 @@ def _run_one(path: Path, arguments: argparse.Namespace) -> Row:
             str(out),
             parameters={"fast": True} if arguments.fast else {},
             kernel_name="python3",
+            language="python",
             cwd=str(path.parent),
             execution_timeout=arguments.cell_seconds,
             progress_bar=sys.stderr.isatty() or {"mininterval": 5},
