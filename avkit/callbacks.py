@@ -1,4 +1,4 @@
-"""What happens around a training run's steps: saving and going on exactly, measuring, reporting, stopping on bad numbers."""
+"""What happens around a run's steps: saving and going on exactly, measuring, reporting, stopping on bad numbers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainingError(AvkitError):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or not there: written under another name, flushed to disk, then moved into place."""
+    """Checkpoints that are whole or not there: written under another name, flushed, then moved into place."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
@@ -52,9 +52,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class Checkpoints(Checkpoint):
     """Keeps `last.ckpt`, from which a run goes on exactly, and `best.ckpt`, the best weights so far.
 
-    `last.ckpt` is written every `every` optimiser steps and after each epoch, validation included. A run that goes on from
-    it redoes what came after it, and, on the same machine, arrives at the same weights bit for bit. Lightning's own counters
-    are set from the position saved here: an epoch that was interrupted becomes one that has fewer batches left.
+    `last.ckpt` is written every `every` optimiser steps and after each epoch, validation included. A run that
+    goes on from it redoes what came after it, and, on the same machine, arrives at the same weights bit for
+    bit. Lightning's own counters are set from the position saved here: an epoch that was interrupted becomes
+    one that has fewer batches left.
     """
 
     def __init__(self, folder: str | os.PathLike, every: int = 200, monitor: str = "val_loss"):
@@ -183,9 +184,9 @@ class StopOnBadNumbers(Callback):
         path = self.folder / f"bad-batch-step-{step}.pt"
         torch.save({"batch": batch, "loss": loss, "step": step, "epoch": epoch}, path)
         raise TrainingError(
-            f"The loss of step {step} (epoch {epoch}) is {loss.item()}. The batch that gave it is in {path} (torch.load opens "
-            "it). Silent targets, a learning rate that is too high and half precision are the usual causes; the same command "
-            "goes on from the last checkpoint."
+            f"The loss of step {step} (epoch {epoch}) is {loss.item()}. The batch that gave it is in {path} "
+            "(torch.load opens it). Silent targets, a learning rate that is too high and half precision are the "
+            "usual causes; the same command goes on from the last checkpoint."
         )
 
 
@@ -271,7 +272,7 @@ class Speed(Callback):
 
 
 class Report(Callback):
-    """A line every so many seconds and at each epoch's end: for logs, notebooks, and terminals that cannot redraw."""
+    """A line every so many seconds and at each epoch's end: for logs, notebooks, and plain terminals."""
 
     def __init__(self, speed: Speed, seconds: float = 20.0):
         self.speed, self.seconds = speed, seconds
@@ -328,7 +329,7 @@ class Report(Callback):
 
 
 class AudioSamples(Callback):
-    """One validation mixture, its target, and what the network makes of it after each validation, in TensorBoard.
+    """A validation mixture, its target, and what the network makes of it: in TensorBoard, at each validation.
 
     All three share one gain, so their levels can be compared.
     """

@@ -12,9 +12,11 @@ from avkit.errors import DataError
 
 
 def read_curves(run: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Every logged quantity of the run in folder `run`, such as `train_loss` or `val_loss`: (steps, values), each (n,).
+    """Every logged quantity of the run in folder `run`, such as `train_loss` or `val_loss`: (steps, values),
+    each (n,).
 
-    A run that was interrupted has one file for each time it was begun; where they overlap, the later one counts.
+    A run that was interrupted has one file for each time it was begun; where they overlap, the later one
+    counts.
     Raises DataError when the folder holds no curves.
     """
     files = sorted(

@@ -1,4 +1,4 @@
-"""What a training run learns, as Lightning modules: the optimiser and its schedule, and a separation network with its losses."""
+"""What a training run learns, as Lightning modules: optimiser and schedule; a separation network and its losses."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LOSSES = {"snr": negative_snr, "si-snr": negative_si_snr}
 class Learner(L.LightningModule):
     """An optimiser, a schedule and a moving average for a network: what every training run here has.
 
-    All chance in a training step (dropout, drop-path) is seeded from (seed, epoch, batch, device), so that a resumed run
-    draws what an unbroken one would. The arguments are those of `Separation`.
+    All chance in a training step (dropout, drop-path) is seeded from (seed, epoch, batch, device), so that a
+    resumed run draws what an unbroken one would. The arguments are those of `Separation`.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Learner(L.LightningModule):
         self.log("learning_rate", optimizer.param_groups[0]["lr"], on_step=True)
 
     def rate_at(self, step: int) -> float:
-        """The learning rate after `step` steps, as a share of its highest (without what a plateau takes off)."""
+        """The learning rate after `step` steps, as a share of its highest, plateaus left aside."""
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         if self.schedule != "cosine":
             return warm
@@ -144,17 +144,21 @@ class Separation(Learner):
     Args:
         network: a name of `avkit.list_models()`.
         overrides: fields of that network's configuration to change.
-        lip_encoder: a folder or bundled name with a trained lip encoder; None only where no lips are looked at.
-        audio_only: zeros instead of lip features; the network then has as many outputs as an item has targets.
+        lip_encoder: a folder or bundled name with a trained lip encoder; None only where no lips are looked
+            at.
+        audio_only: zeros instead of lip features; the network then has as many outputs as an item has
+            targets.
         train_loss: "snr" or "si-snr", negative, over the best order of the talkers where there are several.
         optimizer: "adamw" or "adam".
         learning_rate: at its highest.
         weight_decay: of the optimiser.
-        schedule: "plateau" halves the rate after `patience` validations without progress; "cosine" falls to 1 % by the end
-            of the run (of max_epochs, max_steps or max_time, whichever is nearest); "constant" keeps it.
+        schedule: "plateau" halves the rate after `patience` validations without progress; "cosine" falls to 1
+            % by the end of the run (of max_epochs, max_steps or max_time, whichever is nearest); "constant"
+            keeps it.
         patience: for "plateau".
         warmup: steps over which the rate rises from 0.
-        average: decay of a moving average of the weights, which is then what is validated and kept; None for none.
+        average: decay of a moving average of the weights, which is then what is validated and kept; None for
+            none.
         compile: compile the network with torch.compile.
         seed: of dropout (on the command line it follows --seed_everything).
     """
@@ -183,8 +187,9 @@ class Separation(Learner):
         self.preset, self.audio_only = network, audio_only
         if lip_encoder is None and not audio_only:
             raise InputError(
-                "No lip encoder was named: give --model.lip_encoder a folder with a trained one (make one with `avkit train "
-                "--config lip-encoder-tiny --out DIR`, then DIR/model), or train with --model.audio_only true."
+                "No lip encoder was named: give --model.lip_encoder a folder with a trained one (make one with "
+                "`avkit train --config lip-encoder-tiny --out DIR`, then DIR/model), or train with "
+                "--model.audio_only true."
             )
         attach_lips(self, None if lip_encoder is None else load_lip_encoder(lip_encoder))
         self.train_loss = PermutationInvariant(LOSSES[train_loss])
@@ -205,7 +210,7 @@ class Separation(Learner):
             check_features(data.root, data.training_settings.features, self.lips)
 
     def embed(self, lips: Tensor) -> Tensor:
-        """Lips of a batch, (B, n, F, 88, 88) uint8 or (B, n, 512, F) stored features, as features (B·n, 512, F) float."""
+        """Features (B·n, 512, F) float of a batch's lips: (B, n, F, 88, 88) uint8, or stored ones (B, n, 512, F)."""
         if self.audio_only:
             frames = lips.shape[2] if lips.dtype == torch.uint8 else lips.shape[3]
             return torch.zeros(len(lips), self.network.config.lip_channels, frames, device=lips.device)
@@ -218,7 +223,8 @@ class Separation(Learner):
     def estimate(self, network: torch.nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Estimates and targets (N, n_src, T), and the mixtures (N, T) they came from.
 
-        A network of one output sees each target's lips in turn (N = B · targets), one of several outputs all at once.
+        A network of one output sees each target's lips in turn (N = B · targets), one of several outputs all
+        at once.
         """
         mixture, targets = batch["mixture"], batch["targets"]
         if network.config.n_src == 1:
@@ -227,8 +233,8 @@ class Separation(Learner):
         estimates = network(mixture, self.embed(batch["lips"])).float()
         if estimates.shape != targets.shape:
             raise InputError(
-                f"{self.preset} gave {estimates.shape[1]} voices where items have {targets.shape[1]} target(s). A network of "
-                "two outputs needs --data.both true."
+                f"{self.preset} gave {estimates.shape[1]} voices where items have {targets.shape[1]} target(s). "
+                "A network of two outputs needs --data.both true."
             )
         return estimates, targets, mixture
 

@@ -31,7 +31,9 @@ def save_lip_encoder(folder: str | os.PathLike, encoder: LipEncoder, provenance:
         "lip_encoder": dataclasses.asdict(encoder.config),
         "provenance": provenance or {},
     }
-    tensors = {f"lips.{key}": value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
+    tensors = {
+        f"lips.{key}": value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()
+    }
     write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
     text = json.dumps(config, indent=2) + "\n"
     write_atomically(folder / "config.json", lambda path: Path(path).write_text(text, encoding="utf-8"))
@@ -41,8 +43,8 @@ def save_lip_encoder(folder: str | os.PathLike, encoder: LipEncoder, provenance:
 def load_lip_encoder(name_or_path: str | os.PathLike) -> LipEncoder:
     """A trained lip encoder, frozen.
 
-    name_or_path: a folder written by `save_lip_encoder`; a folder or bundled name of a trained network, whose lip encoder
-        is taken; or a file with the official encoder's weights.
+    name_or_path: a folder written by `save_lip_encoder`; a folder or bundled name of a trained network, whose
+        lip encoder is taken; or a file with the official encoder's weights.
     Raises CheckpointError when there is nothing of the kind, or its files do not fit each other.
     """
     if Path(name_or_path).is_file() and Path(name_or_path).suffix not in (".json", ".safetensors"):
@@ -50,11 +52,12 @@ def load_lip_encoder(name_or_path: str | os.PathLike) -> LipEncoder:
 
         encoder = load_official(name_or_path)
         if not isinstance(encoder, LipEncoder):
-            raise CheckpointError(f"{name_or_path} holds a {type(encoder).__name__}; a lip encoder's weights are wanted.")
+            kind = type(encoder).__name__
+            raise CheckpointError(f"{name_or_path} holds a {kind}; a lip encoder's weights are wanted.")
         return encoder.freeze()
     folder, config = read_config(name_or_path)
     if config["lip_encoder"] is None:
-        raise CheckpointError(f"The checkpoint {folder} holds no lip encoder. Name one that was trained with lips.")
+        raise CheckpointError(f"{folder} holds no lip encoder. Name a checkpoint that was trained with lips.")
     settings = config["lip_encoder"] | {"widths": tuple(config["lip_encoder"]["widths"])}
     encoder = LipEncoder(LipEncoderConfig(**settings))
     tensors = load_file(folder / "model.safetensors")
@@ -62,12 +65,12 @@ def load_lip_encoder(name_or_path: str | os.PathLike) -> LipEncoder:
     try:
         encoder.load_state_dict(own)
     except RuntimeError as error:
-        raise CheckpointError(f"The tensors in {folder} do not fit their lip encoder's configuration: {error}") from None
+        raise CheckpointError(f"The tensors in {folder} do not fit their configuration: {error}") from None
     return encoder.freeze()
 
 
 def fingerprint(encoder: LipEncoder) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of an encoder's weights, to tell whose features are stored."""
+    """The first 12 hexadecimal digits of the SHA-256 of an encoder's weights: tells whose features are stored."""
     digest = hashlib.sha256()
     for key, value in sorted(encoder.state_dict().items()):
         digest.update(key.encode())

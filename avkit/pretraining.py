@@ -1,8 +1,9 @@
-"""Teaching a small lip encoder to see: visemes and mouth shapes of generated talkers, before any sound is heard.
+"""Teaching a small lip encoder to see: visemes and mouth shapes of generated talkers, before any sound is
+heard.
 
-The published encoder learnt words of television speakers (LRW); that corpus is licensed. Generated talkers come with what
-their mouths do in every frame (`avkit.data.labels`), so a narrow encoder learns to tell that, and is then frozen, as the
-published one is.
+The published encoder learnt words of television speakers (LRW); that corpus is licensed. Generated talkers
+come with what their mouths do in every frame (`avkit.data.labels`), so a narrow encoder learns to tell that,
+and is then frozen, as the published one is.
 """
 
 from __future__ import annotations
@@ -110,12 +111,14 @@ class Reader(nn.Module):
 
 
 class VisemeReader(Learner):
-    """Learns an encoder by telling each frame's viseme and the six curves of its mouth; judged on talkers never seen.
+    """Learns an encoder by telling each frame's viseme and the six curves of its mouth; judged on talkers
+    never seen.
 
     Args:
         stem, widths: channels of the encoder; see `avkit.lips.LipEncoderConfig`.
         curve_weight: of the curves' mean squared error beside the visemes' cross-entropy.
-        optimizer, learning_rate, weight_decay, schedule, patience, warmup, average, compile, seed: as for `Separation`.
+        optimizer, learning_rate, weight_decay, schedule, patience, warmup, average, compile, seed: as for
+            `Separation`.
     """
 
     def __init__(
@@ -212,7 +215,8 @@ class VisemeReader(Learner):
         self.record = checkpoint["record"]
 
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:
-        """Write the encoder for `--model.lip_encoder`, and beside it `visemes.json`: what it can tell, class by class.
+        """Write the encoder for `--model.lip_encoder`, and beside it `visemes.json`: what it can tell, class
+        by class.
 
         Rows of the confusion matrix are true classes, columns are answers.
         """

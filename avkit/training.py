@@ -46,8 +46,9 @@ examples:
   avkit train --config rtfs-net-tiny --out runs/tiny --data.root talkers --model.lip_encoder runs/lips/model
   avkit train --config rtfs-net-4-lrs2 --out runs/lrs2 --data.root LRS2 --trainer.devices 8
 
-The same command again goes on where the run stopped. Several --config files may be given: later ones win. Every setting
-can be given on the command line, as --model.NAME, --data.NAME or --trainer.NAME; `--show` lists them with their values.
+The same command again goes on where the run stopped. Several --config files may be given: later ones win. Every
+setting can be given on the command line, as --model.NAME, --data.NAME or --trainer.NAME; `--show` lists them with
+their values.
 """
 
 
@@ -59,7 +60,8 @@ def config_names() -> list[str]:
 
 
 def find_config(name_or_path: str | Path) -> list[Path]:
-    """The files of a configuration: a path, or a name from avkit/configs, after those it builds on (its line `base: NAME`).
+    """The files of a configuration: a path, or a name from avkit/configs, after those it builds on (its line
+    `base: NAME`).
 
     Raises InputError where there is no such file or name.
     """
@@ -130,7 +132,8 @@ def train(
 ) -> Trainer:
     """Train, or go on with the run in `out`, and write `out/model` when it has ended.
 
-    configs: names or files, later ones win. settings: command-line overrides such as "--model.learning_rate=1e-4".
+    configs: names or files, later ones win. settings: command-line overrides such as
+        "--model.learning_rate=1e-4".
     fresh: delete what an earlier run left. every: optimiser steps between checkpoints.
     Raises InputError when the settings differ from those the run began with, in what would change its result.
     """
@@ -168,8 +171,9 @@ def train(
 def prepare_processor() -> None:
     """Settings for training on a CPU, and what they are, said.
 
-    Denormal numbers become zero: they make some processors ten times slower, and a trained network is full of them. Threads:
-    as many as there are cores for this process, unless OMP_NUM_THREADS says otherwise, shared by the processes of a machine.
+    Denormal numbers become zero: they make some processors ten times slower, and a trained network is full of
+    them. Threads: as many as there are cores for this process, unless OMP_NUM_THREADS says otherwise, shared
+    by the processes of a machine.
     """
     import torch
 
@@ -183,7 +187,7 @@ def prepare_processor() -> None:
 
 
 def _command_line(configs: list[str | Path], settings: list[str], out: Path | None = None, every: int = 200):
-    """Lightning's command line with this package's defaults; makes model, data and trainer where there is an `out`."""
+    """Lightning's command line with this package's defaults; makes model, data and trainer, given an `out`."""
     import lightning as L
     from lightning.pytorch.cli import LightningCLI
 
@@ -256,7 +260,7 @@ def _as_list(value: Any) -> list:
 
 
 def _quieten() -> None:
-    """Keep Lightning from remarking on what is meant here: frozen modules in eval mode, short epochs, its services."""
+    """Keep Lightning from remarking on what is meant here: frozen modules, short epochs, its services."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for text in (
         ".*in eval mode at the start.*",
@@ -309,8 +313,8 @@ def _refuse_changes(stored: Path, resolved: str) -> None:
         )
     if changed:
         raise InputError(
-            f"The run in {stored.parent} began with other settings ({'; '.join(changed)}). Give the same command to go on, "
-            "--fresh to start anew, or another --out."
+            f"The run in {stored.parent} began with other settings ({'; '.join(changed)}). Give the same command "
+            "to go on, --fresh to start anew, or another --out."
         )
 
 
@@ -318,8 +322,8 @@ def _refuse_partial_epochs(trainer: Trainer) -> None:
     """An epoch that is cut short, or validated in its middle, could not be gone on with exactly."""
     if trainer.limit_train_batches != 1.0 or trainer.val_check_interval != 1.0:
         raise InputError(
-            "limit_train_batches and val_check_interval cut epochs in pieces, which a run that goes on exactly cannot have. "
-            "Choose the length of an epoch with --data.items_per_epoch; each ends with a validation."
+            "limit_train_batches and val_check_interval cut epochs in pieces, which a run that goes on exactly "
+            "cannot have. Choose an epoch's length with --data.items_per_epoch; each ends with a validation."
         )
 
 

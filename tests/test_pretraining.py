@@ -1,4 +1,4 @@
-"""Pre-training of a lip encoder: it learns what a mouth does, its record adds up, and its weights come back."""
+"""Pre-training of a lip encoder: it learns what a mouth does, its record adds up, its weights come back."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Training runs: they learn, go on bit for bit after being killed, stop on bad numbers, and leave a model behind."""
+"""Training runs: they learn, go on bit for bit after being killed, stop on bad numbers, leave a model behind."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(corpus, tmp_path_factory):
-    """A configuration that uses everything a resumed run must keep: plateau, average, dropout, mixing, augmentation."""
+    """Uses everything a resumed run must keep: plateau, average, dropout, mixing, augmentation."""
     path = tmp_path_factory.mktemp("config") / "small.yaml"
     model = {
         "network": "iianet-tiny",
@@ -162,8 +162,8 @@ def test_killed_runs_go_on_bit_for_bit(config, unbroken, tmp_path):
 
 
 RTFS = {
-    "repeats": 1, "channels": 8, "hidden": 8, "rnn_hidden": 4, "rnn_layers": 1, "attention_heads": 2, "lip_hidden": 8,
-    "lip_heads": 2, "n_fft": 256, "hop": 128,
+    "repeats": 1, "channels": 8, "hidden": 8, "rnn_hidden": 4, "rnn_layers": 1, "attention_heads": 2,
+    "lip_hidden": 8, "lip_heads": 2, "n_fft": 256, "hop": 128,
 }  # fmt: skip
 VARIETIES = {
     "iianet": [],
@@ -180,7 +180,7 @@ VARIETIES = {
 @pytest.mark.soak
 @pytest.mark.parametrize("settings", VARIETIES.values(), ids=VARIETIES)
 def test_random_kills(config, settings, tmp_path):
-    """Ten kills at random moments, for each of two networks; every run that is left to end must equal the unbroken one."""
+    """Ten kills at random moments, for each of two networks; runs left to end must equal the unbroken one."""
     reference, out = tmp_path / "unbroken", tmp_path / "broken"
     assert start(config, reference, *settings).returncode == 0
     began = float((reference / "config.yaml").stat().st_mtime)
@@ -249,7 +249,7 @@ def curve(out: Path, key: str) -> list[float]:
 
 
 def test_two_processes_train_as_one(config, tmp_path):
-    """Two processes with half the batch each: the same curves within rounding (1e-4 dB), an uneven validation included."""
+    """Two processes with half the batch each: the same curves within 1e-4 dB, an uneven validation included."""
     overrides = yaml.safe_dump(SMALL | WITHOUT_CHANCE, default_flow_style=True, width=10_000).strip()
     shared = [f"--model.overrides={overrides}", "--trainer.max_epochs=2"]
     one = start(config, tmp_path / "one", *shared)
@@ -351,7 +351,7 @@ def test_every_network_has_its_configuration(name):
 
 @pytest.mark.parametrize("corpus", ["lrs2", "lrs3", "vox2"])
 def test_official_recipes(corpus):
-    """FACTS: AdamW 1e-3 with decay 0.1, batches of 4, 200 epochs, stop after 15; Adam, batches of 3, 500, stop after 20."""
+    """RTFS-Net: AdamW 1e-3, decay 0.1, batch 4, 200 epochs, stop after 15. IIANet: Adam, batch 3, 500, 20."""
     for name, expected in {
         "rtfs-net-12": ("adamw", 0.1, 4, "fixed", 200, 15),
         "iianet-fast": ("adam", 0.0, 3, "dynamic", 500, 20),

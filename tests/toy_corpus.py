@@ -36,7 +36,9 @@ def make(root: Path, counts: dict[str, int], seconds: float = 0.4, seed: int = 0
             sources, sounds = [], []
             for key, talker, utterance in zip(("s1", "s2"), pair, utterances, strict=True):
                 envelope = chance.random(frames)
-                sound = 6000 * np.repeat(envelope, RATE // FPS) * np.sin(2 * np.pi * (150 + 90 * talker) * time)
+                sound = (
+                    6000 * np.repeat(envelope, RATE // FPS) * np.sin(2 * np.pi * (150 + 90 * talker) * time)
+                )
                 mouth = chance.integers(0, 60, (frames, 96, 96), dtype=np.uint8)
                 for frame, opening in zip(mouth, envelope, strict=True):
                     frame[48 : 48 + round(30 * opening), 20:76] = 220

@@ -1,9 +1,11 @@
-"""Runs `avkit train` in a process of its own and kills it, SIGKILL, where it is told to: a helper of test_training.py.
+"""Runs `avkit train` in a process of its own and kills it, SIGKILL, where it is told to: a helper of
+test_training.py.
 
 python training_run.py WHERE [arguments of avkit train]
 
-WHERE: `never`; `step:N` before the N-th step of this process; `validation:N` in the middle of its N-th validation;
-`writing:N` in the middle of writing its N-th checkpoint; `after:SECONDS` that long after training began.
+WHERE: `never`; `step:N` before the N-th step of this process; `validation:N` in the middle of its N-th
+validation; `writing:N` in the middle of writing its N-th checkpoint; `after:SECONDS` that long after training
+began.
 """
 
 import os

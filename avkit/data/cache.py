@@ -1,7 +1,7 @@
 """A whole split held in memory, the GPU's if there is room: batches come from a few indexing operations.
 
-Audio is kept as 16-bit integers, lips as 8-bit pixels or 16-bit features: 64 kB of sound and 461 kB of frames (or 51 kB
-per variant of features) for each 2-s recording.
+Audio is kept as 16-bit integers, lips as 8-bit pixels or 16-bit features: 64 kB of sound and 461 kB of frames
+(or 51 kB per variant of features) for each 2-s recording.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class Cache:
     """The recordings and lips of a split in memory. `batch` gives what collated items of the split would be.
 
     data: the split. device: where the tensors live. threads: how many files are read at a time.
-    Raises DataError for the first unreadable file, or, where the split skips bad items, drops them and counts them.
+    Raises DataError for the first unreadable file, or, where the split skips bad items, drops them and counts
+    them.
     """
 
     def __init__(self, data: Mixtures, device: torch.device | str = "cpu", threads: int = 8):
@@ -58,7 +59,7 @@ class Cache:
         return self.audio.nbytes + self.lips.nbytes
 
     def batch(self, epoch: int, rows: np.ndarray) -> dict[str, Tensor]:
-        """The items `rows` of an epoch, collated: every tensor of `avkit.data.datasets` with the batch in front."""
+        """The items `rows` of an epoch, collated: the tensors of `avkit.data.datasets`, the batch in front."""
         data, settings = self.data, self.data.settings
         chosen, skipped = (part[rows] for part in self._replacement(epoch))
         draws = data.draws(epoch)[chosen]
@@ -147,7 +148,7 @@ class Cache:
         return torch.from_numpy(np.concatenate(present)).to(self.device), begin, missing
 
     def _find_replacement(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """For each row of an epoch, the row to read (itself, or the next good one), and how many were passed over."""
+        """For each row of an epoch, the row to read (itself or the next good one), and how many are passed over."""
         draws = self.data.draws(epoch)
         targets = 2 if self.data.settings.both else 1
         bad = self.bad_audio[draws.clips].any(1) | self.bad_lips[draws.clips[:, :targets]].any(1)

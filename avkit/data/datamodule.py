@@ -31,8 +31,9 @@ class InMemory(Protocol):
 class EpochLoader:
     """One epoch's batches on one device, read by worker processes or taken from a cache.
 
-    source: a dataset indexed by (epoch, row), or one in memory. rows: (batches, batch size) rows of the epoch. weight: the same shape, 1 for an item
-    that counts and 0 for one that only fills a batch up. Worker processes start with the first batch.
+    source: a dataset indexed by (epoch, row), or one in memory. rows: (batches, batch size) rows of the
+    epoch. weight: the same shape, 1 for an item that counts and 0 for one that only fills a batch up. Worker
+    processes start with the first batch.
     """
 
     def __init__(
@@ -63,31 +64,32 @@ class EpochLoader:
                 batch_sampler=[[(self.epoch, int(row)) for row in rows] for rows in self.rows],
                 num_workers=self.workers,
                 pin_memory=self.pin_memory,
-                generator=torch.Generator(),  # DataLoader draws from it; the training's own chance stays untouched
+                generator=torch.Generator(),  # DataLoader draws from it, not from the training's chance
             )
         )
 
 
 def training_rows(seed: int, epoch: int, items: int, batch_size: int, rank: int, world: int) -> np.ndarray:
-    """(batches, batch_size) rows of an epoch for one of `world` devices; together they make the global batches.
+    """(batches, batch_size) rows of an epoch for one of `world` devices, a share of each global batch.
 
-    The epoch's order is cut into batches of batch_size · world; what does not fill the last one is left out. So two
-    devices with a batch of 2 each take the steps that one device takes with a batch of 4.
+    The epoch's order is cut into batches of batch_size · world; what does not fill the last one is left out.
+    So two devices with a batch of 2 each take the steps that one device takes with a batch of 4.
     """
     whole = batch_size * world
     if items < whole:
         raise InputError(
-            f"An epoch has {items} items and a batch {whole} ({batch_size} on each of {world} device(s)). Take a smaller "
-            "batch_size, or more data."
+            f"An epoch has {items} items and a batch {whole} ({batch_size} on each of {world} device(s)). Take a "
+            "smaller batch_size, or more data."
         )
     order = drawing.order(seed, epoch, items)[: items // whole * whole]
     return order.reshape(-1, world, batch_size)[:, rank]
 
 
 def evaluation_rows(items: int, batch_size: int, rank: int, world: int) -> tuple[np.ndarray, np.ndarray]:
-    """(batches, batch_size) rows for one of `world` devices and their weights: each item counts once over all devices.
+    """(batches, batch_size) rows for one of `world` devices, and their weights.
 
-    Every device gets the same number of batches; what is missing at the end is filled up with items of weight 0.
+    Over all devices each item counts once. Every device gets the same number of batches; what is missing at
+    the end is filled up with items of weight 0.
     """
     whole = batch_size * world
     padded = -(-items // whole) * whole
@@ -116,7 +118,7 @@ class BatchData(L.LightningDataModule):
         return len(self.train) // (self.batch_size * self.trainer.world_size)
 
     def train_dataloader(self) -> EpochLoader:
-        """The current epoch's batches, from where a resumed run goes on. Lightning asks for them in every epoch."""
+        """The current epoch's batches, from where a resumed run goes on. Asked for in every epoch."""
         epoch = self.trainer.current_epoch
         rank, world = self.trainer.global_rank, self.trainer.world_size
         rows = training_rows(self.seed, epoch, len(self.train), self.batch_size, rank, world)
@@ -146,18 +148,18 @@ class MixtureData(BatchData):
     Args:
         root: the folder with tr/ and cv/ lists, as `avkit corpus` and `avkit prepare` write it.
         batch_size: items per step and device.
-        mixing: "fixed" trains on the mixtures of the lists, "dynamic" mixes their talkers anew in every epoch.
+        mixing: "fixed" trains on the mixtures of the lists, "dynamic" mixes their talkers anew each epoch.
         items_per_epoch: for dynamic mixing; None means two for each mixture of the lists.
-        levels: for dynamic mixing; "drawn" means equal loudness, then +x and -x dB with x uniform in [0, 5], and peak 0.9;
-            "stored" adds the recordings up as they are (as IIANet's code does).
-        same_talker: for dynamic mixing; whether a talker may be mixed with itself, speaking another utterance.
+        levels: for dynamic mixing; "drawn" means equal loudness, then +x and -x dB with x uniform in [0, 5],
+            and peak 0.9; "stored" adds the recordings up as they are (as IIANet's code does).
+        same_talker: for dynamic mixing; whether a talker may be mixed with itself (another utterance).
         segment: seconds of each item, a multiple of 0.04; shorter recordings are left out.
         start: where in longer training recordings the segment lies; validation takes the first.
         both: both talkers as targets of one item (permutation-invariant training) instead of one at a time.
         augment: random crops and mirroring of the lips in training.
         features: name under features/ of stored lip features to read instead of frames.
-        on_bad: an unreadable file stops the run ("stop"), or its item is replaced by the next one and counted ("skip").
-        cache: "none" reads files as they are needed, "memory" and "device" hold the corpus in RAM or on the GPU.
+        on_bad: an unreadable file ends the run ("stop"), or the next item takes its place, counted ("skip").
+        cache: "none" reads files when needed; "memory" and "device" hold the corpus in RAM or on the GPU.
         workers: processes that read files, where nothing is cached.
         seed: of all chance in the data (on the command line it follows --seed_everything).
         validation_items: use only so many validation items, evenly spread over the list; None: all of them.

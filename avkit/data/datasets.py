@@ -4,8 +4,8 @@ An item is a dictionary of tensors:
 
 - `mixture` (T,) float32,
 - `targets` (n, T) float32: the one target talker (n = 1), or both (n = 2),
-- `lips`: of the same talkers, frames (n, F, 88, 88) uint8, cropped and perhaps mirrored, not yet normalised; or
-  stored features (n, 512, F) float16,
+- `lips`: of the same talkers, frames (n, F, 88, 88) uint8, cropped and perhaps mirrored, not yet normalised;
+  or stored features (n, 512, F) float16,
 - `row` () int64: the item's row among the epoch's draws,
 - `skipped` () int64: how many bad items were passed over to get here.
 
@@ -36,7 +36,7 @@ PEAK = 0.9  # of mixtures made here, and of their sources: the loudest sample of
 
 @dataclass(frozen=True)
 class ItemSettings:
-    """What an item is. The defaults are the published recipes': 2 s, from the beginning, one target talker at a time."""
+    """What an item is. The defaults are the published recipes': the first 2 s, one target talker at a time."""
 
     segment: float = 2.0  # seconds; a multiple of 0.04. Recordings that are shorter are left out
     start: Literal["first", "random"] = "first"  # where in a longer recording the segment lies
@@ -76,8 +76,8 @@ class MixingSettings:
 class Mixtures(Dataset):
     """One split of a corpus; index it with a pair (epoch, row).
 
-    The same pair gives the same item in any process. `clips` are the talkers' recordings, `audio` and `mouths` the
-    tables of files that clips and mixtures point into.
+    The same pair gives the same item in any process. `clips` are the talkers' recordings, `audio` and
+    `mouths` the tables of files that clips and mixtures point into.
     """
 
     def __init__(self, mixtures: list[Mixture], settings: ItemSettings, seed: int, root: Path):
@@ -86,8 +86,8 @@ class Mixtures(Dataset):
         self.too_short = len(mixtures) - len(kept)
         if not kept:
             raise DataError(
-                f"None of the {len(mixtures)} mixtures lasts {settings.segment} s. Choose a shorter segment, or check the "
-                f"lengths in the lists under {root}."
+                f"None of the {len(mixtures)} mixtures lasts {settings.segment} s. Choose a shorter segment, or "
+                f"check the lengths in the lists under {root}."
             )
         if any(len(mixture.sources) != 2 for mixture in kept):
             raise DataError(
@@ -111,7 +111,7 @@ class Mixtures(Dataset):
         raise NotImplementedError
 
     def mix(self, sources: Tensor, recorded: Tensor | None, level: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixture (…, T) and sources (…, 2, T) from sources as read, the recorded mixture if any, and levels (…, 2)."""
+        """Mixture (…, T) and sources (…, 2, T) from what was read (`recorded`: a mixture) and levels (…, 2)."""
         raise NotImplementedError
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
@@ -229,7 +229,8 @@ class DynamicMixtures(Mixtures):
 
 
 def mix_at_levels(sources: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-    """Sources (…, n, T) brought to equal power, then to `level` (…, n) dB, summed, and all scaled to peak 0.9.
+    """Sources (…, n, T) brought to equal power, then to `level` (…, n) dB, summed, and all scaled to peak
+    0.9.
 
     Returns the mixture (…, T) and its sources (…, n, T); they add up to it. Silence stays silence.
     """
@@ -243,7 +244,7 @@ def mix_at_levels(sources: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def choose_variant(uniform: np.ndarray, count: int, augment: bool) -> np.ndarray:
-    """Which stored features to use: 0, the centre crop, or in training one of the augmented ones where there are any."""
+    """Which stored features to use: 0, the centre crop, or in training one of the augmented ones, if any."""
     if not augment or count == 1:
         return np.zeros(len(uniform), int)
     return 1 + (uniform * (count - 1)).astype(int)

@@ -1,8 +1,9 @@
 """What is drawn by chance in an epoch, all at once and from one seed.
 
-A pair (seed, epoch) gives the order of the items, who speaks with whom, the levels, the stretch of each recording and
-the augmentation of the lips; item i reads row i. Nothing depends on which process asks, or on what was asked before,
-so a resumed run draws what an unbroken one would, whatever the number of workers or devices.
+A pair (seed, epoch) gives the order of the items, who speaks with whom, the levels, the stretch of each
+recording and the augmentation of the lips; item i reads row i. Nothing depends on which process asks, or on
+what was asked before, so a resumed run draws what an unbroken one would, whatever the number of workers or
+devices.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def draw_pairs(chance: np.random.Generator, count: int, apart: np.ndarray) -> np.ndarray:
-    """(count, 2) clips to be mixed: every clip is a first one equally often, the second is uniform among those allowed.
+    """(count, 2) clips to be mixed: every clip is a first one equally often, the second is uniform among
+    those allowed.
 
     apart: (clips,) integers; two clips of the same number are never mixed.
     Raises DataError when all are the same.
@@ -86,5 +88,5 @@ def draw_lips(
 
 
 def draw_starts(chance: np.random.Generator, spare: np.ndarray, random: bool) -> np.ndarray:
-    """First frames, uniform in 0…spare (inclusive) for each entry of `spare`, or 0 where nothing is to be random."""
+    """First frames, uniform in 0…spare (inclusive) for each entry of `spare`; or 0, where nothing is random."""
     return chance.integers(spare + 1) if random else np.zeros_like(spare)

@@ -1,8 +1,10 @@
-"""Lip features computed once and stored, for training with a frozen encoder where the encoder is too slow to run each time.
+"""Lip features computed once and stored, for training with a frozen encoder where the encoder is too slow to
+run each time.
 
-`ROOT/features/NAME/{utterance}.npz` holds (K, F, 512) float16: variant 0 from the centre crop, and K - 1 from random crops,
-every other one mirrored. Training on stored features draws among those K - 1 (the centre crop, where K is 1) instead of one
-of 81 corners times 2 each time: that much augmentation is lost. `features.json` beside them says whose features they are.
+`ROOT/features/NAME/{utterance}.npz` holds (K, F, 512) float16: variant 0 from the centre crop, and K - 1 from
+random crops, every other one mirrored. Training on stored features draws among those K - 1 (the centre crop,
+where K is 1) instead of one of 81 corners times 2 each time: that much augmentation is lost. `features.json`
+beside them says whose features they are.
 """
 
 from __future__ import annotations
@@ -36,11 +38,13 @@ def store_features(
     splits: Iterable[str] = SPLITS,
     batch: int = 8,
 ) -> int:
-    """Write the features of every utterance that the lists of a corpus name; those that are there already are kept.
+    """Write the features of every utterance that the lists of a corpus name; those that are there already are
+    kept.
 
-    root: the corpus. name: of the folder under features/. variants: K, 1 or more. batch: utterances encoded at a time.
-    Returns how many were written. Raises DataError for an unreadable mouth file, or where the folder holds another
-    encoder's features.
+    root: the corpus. name: of the folder under features/. variants: K, 1 or more. batch: utterances encoded
+        at a time.
+    Returns how many were written. Raises DataError for an unreadable mouth file, or where the folder holds
+    another encoder's features.
     """
     root = Path(root)
     folder = root / "features" / name
@@ -83,8 +87,8 @@ def check_features(root: str | os.PathLike, name: str, encoder: LipEncoder) -> N
     stored, wanted = json.loads(path.read_text(encoding="utf-8"))["encoder"], fingerprint(encoder)
     if stored != wanted:
         raise DataError(
-            f"The lip features {path.parent} were computed by encoder {stored}, and the run names encoder {wanted}. Name the "
-            "encoder they came from, or store this one's under another name."
+            f"The lip features {path.parent} were computed by encoder {stored}, and the run names encoder {wanted}. "
+            "Name the encoder they came from, or store this one's under another name."
         )
 
 
@@ -92,7 +96,8 @@ def _claim(folder: Path, settings: dict) -> None:
     path = folder / "features.json"
     if path.exists() and (stored := json.loads(path.read_text(encoding="utf-8"))) != settings:
         raise DataError(
-            f"{folder} holds features made with {stored}; {settings} were asked for. Choose another name, or delete the folder."
+            f"{folder} holds features made with {stored}; {settings} were asked for. Choose another name, or "
+            "delete the folder."
         )
     write_atomically(path, lambda to: Path(to).write_text(json.dumps(settings) + "\n", encoding="utf-8"))
 

@@ -1,9 +1,9 @@
 """The official lists of mixtures: reading, checking and writing them.
 
-Both official repositories describe a split by three JSON files, `{tr,cv,tt}/{mix,s1,s2}.json`. A row of `mix.json` is
-`[path, samples]`; a row of `s1.json` and `s2.json` is `[path, mouth path, samples]`; row i of each belongs to the same
-mixture. The official scripts write absolute paths. A relative path here is relative to the corpus root, so that a
-corpus can be moved as a whole.
+Both official repositories describe a split by three JSON files, `{tr,cv,tt}/{mix,s1,s2}.json`. A row of
+`mix.json` is `[path, samples]`; a row of `s1.json` and `s2.json` is `[path, mouth path, samples]`; row i of
+each belongs to the same mixture. The official scripts write absolute paths. A relative path here is relative
+to the corpus root, so that a corpus can be moved as a whole.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ class Mixture:
 def talker_of(utterance: str) -> str:
     """Who speaks in an utterance, as far as its id tells.
 
-    VoxCeleb2 names the person (`id00012`). LRS2 and LRS3 name the video that an utterance was cut from; two utterances
-    of one video are taken to be the same talker. The synthetic corpus names its talker in the same place.
+    VoxCeleb2 names the person (`id00012`). LRS2 and LRS3 name the video that an utterance was cut from; two
+    utterances of one video are taken to be the same talker. The synthetic corpus names its talker in the same
+    place.
     """
     match = re.match(r"(id\d{5})_.{11}_\d{5}$", utterance)
     return match.group(1) if match else utterance.rpartition("_")[0] or utterance
@@ -70,8 +71,8 @@ def read_manifest(root: str | os.PathLike, split: str) -> list[Mixture]:
     split: "tr", "cv" or "tt".
 
     Rows are paired by file name, in the order of `mix.json`. Whether the files exist is not checked here.
-    Raises DataError when a list is missing, is not of the official form, or when the lists do not describe the same
-    mixtures.
+    Raises DataError when a list is missing, is not of the official form, or when the lists do not describe
+    the same mixtures.
     """
     root = Path(root)
     if split not in SPLITS:
@@ -105,8 +106,8 @@ def write_manifest(
 ) -> None:
     """Write one split's lists in the official form; each file is moved into place once it is complete.
 
-    relative: write paths below `root` relative to it (a path outside `root` stays absolute); False writes the absolute
-    paths that the official loaders need.
+    relative: write paths below `root` relative to it (a path outside `root` stays absolute); False writes the
+    absolute paths that the official loaders need.
     """
     root = Path(root)
     mixtures = list(mixtures)
@@ -131,14 +132,14 @@ def write_manifest(
 
 
 def _read_rows(path: Path, width: int) -> list[list]:
-    """A list's rows, each checked to be [path, samples] (width 2) or [path, mouth path, samples] (width 3)."""
+    """A list's rows, checked to be [path, samples] (width 2) or [path, mouth path, samples] (width 3)."""
     form = "[path, samples]" if width == 2 else "[path, mouth path, samples]"
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(
-            f"The list {path} does not exist. A corpus root holds tr/, cv/ and tt/, each with mix.json, s1.json and "
-            f"s2.json. Give the folder that `avkit corpus` or `avkit prepare` wrote."
+            f"The list {path} does not exist. A corpus root holds tr/, cv/ and tt/, each with mix.json, s1.json "
+            f"and s2.json. Give the folder that `avkit corpus` or `avkit prepare` wrote."
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(
@@ -172,6 +173,6 @@ def _refuse_difference(wanted: Iterable[str], found: Iterable[str], folder: Path
         lacking = sorted(missing - extra)
         if lacking:
             raise DataError(
-                f"{folder}/{here}.json lacks {len(lacking)} of the files in {there}.json, the first being {lacking[0]}. "
-                f"The lists must describe the same mixtures: complete the folders and write the lists anew."
+                f"{folder}/{here}.json lacks {len(lacking)} of the files in {there}.json, the first being "
+                f"{lacking[0]}. The lists must describe the same mixtures: complete the folders and write the lists anew."
             )

@@ -21,7 +21,8 @@ SLACK = 5  # frames (0.2 s) by which lips may be too short or too long for their
 def read_audio(path: str | os.PathLike, start: int = 0, samples: int | None = None) -> np.ndarray:
     """A stretch of a mono 16 kHz recording: int16 where the file is 16-bit PCM, float32 in [-1, 1] otherwise.
 
-    start: first sample; samples: how many (None: to the end). Files other than 16-bit WAV need the soundfile package.
+    start: first sample; samples: how many (None: to the end). Files other than 16-bit WAV need the soundfile
+        package.
     Raises DataError naming the file when it is missing, damaged, too short, or not mono at 16 kHz.
     """
     try:
@@ -64,21 +65,23 @@ def read_mouth(path: str | os.PathLike) -> np.ndarray:
                 " 120×120 crops come from another, unaligned recipe; they must be cut again from the video."
             )
         raise DataError(
-            f"The mouth crops {path} are {frames.shape} {frames.dtype}; (frames, 96, 96) uint8 gray is wanted.{hint}"
+            f"The mouth crops {path} are {frames.shape} {frames.dtype}; (frames, 96, 96) uint8 gray is wanted."
+            f"{hint}"
         )
     return frames
 
 
 def read_features(path: str | os.PathLike) -> np.ndarray:
-    """Stored lip features: (K, F, 512) float16, variant 0 from the centre crop, the others from augmented crops.
+    """Stored lip features: (K, F, 512) float16, variant 0 from the centre crop, the others from augmented
+    crops.
 
     Raises DataError naming the file when it is missing, damaged, or holds something else.
     """
     features = _read_npz(path, "lip features")
     if features.dtype != np.float16 or features.ndim != 3 or 0 in features.shape:
         raise DataError(
-            f"The lip features {path} are {features.shape} {features.dtype}; (variants, frames, channels) float16 is "
-            "wanted. Write them anew with `avkit prepare --features`."
+            f"The lip features {path} are {features.shape} {features.dtype}; (variants, frames, channels) float16 "
+            "is wanted. Write them anew with `avkit prepare --features`."
         )
     return features
 
@@ -90,8 +93,8 @@ def fit_frames(frames: np.ndarray, count: int, path: str | os.PathLike) -> np.nd
     """
     if abs(len(frames) - count) > SLACK:
         raise DataError(
-            f"The lips {path} have {len(frames)} frames where their recording lasts {count} (25 per second): more than "
-            f"0.2 s apart. Cut the crops again from the stretch of video that belongs to the recording."
+            f"The lips {path} have {len(frames)} frames where their recording lasts {count} (25 per second): more "
+            "than 0.2 s apart. Cut the crops again from the stretch of video that belongs to the recording."
         )
     if len(frames) < count:
         frames = np.concatenate([frames, np.repeat(frames[-1:], count - len(frames), axis=0)])
@@ -118,7 +121,7 @@ def _read_other(path: str | os.PathLike, start: int, samples: int | None) -> np.
         import soundfile
     except ImportError:
         raise MissingPackageError(
-            f"The recording {path} is not 16-bit WAV; reading it needs the soundfile package: pip install soundfile."
+            f"The recording {path} is not 16-bit WAV; reading it needs soundfile: pip install soundfile."
         ) from None
     try:
         with soundfile.SoundFile(os.fspath(path)) as file:
@@ -134,16 +137,16 @@ def _read_other(path: str | os.PathLike, start: int, samples: int | None) -> np.
 def _check_format(path: str | os.PathLike, rate: int, channels: int) -> None:
     if rate != SAMPLE_RATE or channels != 1:
         raise DataError(
-            f"The recording {path} has {channels} channel(s) at {rate} Hz; one at {SAMPLE_RATE} Hz is wanted. "
-            f"Convert it, with `ffmpeg -i IN -ac 1 -ar {SAMPLE_RATE} OUT.wav` for one."
+            f"The recording {path} has {channels} channel(s) at {rate} Hz; one at {SAMPLE_RATE} Hz is "
+            f"wanted. Convert it, with `ffmpeg -i IN -ac 1 -ar {SAMPLE_RATE} OUT.wav` for one."
         )
 
 
 def _check_length(path: str | os.PathLike, audio: np.ndarray, start: int, wanted: int) -> np.ndarray:
     if len(audio) < wanted or wanted <= 0:
         raise DataError(
-            f"The recording {Path(path)} ends {max(wanted, 1) - len(audio)} samples too early: {max(wanted, 1)} from "
-            f"sample {start} on were wanted. It is cut short, or its list gives a wrong length."
+            f"The recording {Path(path)} ends {max(wanted, 1) - len(audio)} samples too early: {max(wanted, 1)} "
+            f"from sample {start} on were wanted. It is cut short, or its list gives a wrong length."
         )
     if audio.dtype == np.float32 and not np.isfinite(audio).all():
         raise DataError(f"The recording {path} holds samples that are not finite.")

@@ -1,4 +1,4 @@
-"""Items: what they hold, that chance follows from (seed, epoch, row) alone, and that bad files are named or passed over."""
+"""Items: what they hold, chance that follows from (seed, epoch, row) alone, bad files named or passed over."""
 
 import json
 import shutil
@@ -93,7 +93,7 @@ def test_a_fixed_mixture_gives_an_item_for_each_talker(root):
 
 
 def test_sound_and_lips_are_cut_together(root):
-    """The toy's mouth is open by as much as its voice is loud: wherever the cut, the two must agree frame by frame."""
+    """The toy's mouth is open by as much as its voice is loud: wherever the cut, the two agree frame by frame."""
     data = open_split(root, "tr", ItemSettings(segment=0.4, start="random"), seed=1, mixing=MixingSettings())
     starts = set()
     for row in range(len(data)):
