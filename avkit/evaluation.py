@@ -39,11 +39,13 @@ from torch import nn
 
 from avkit._extras import EXTRA_OF, install_line
 from avkit.baselines import CONTROLS, ORACLES
-from avkit.checkpoints import load_model, write_atomically
+from avkit.checkpoints import attach_lips, load_model, load_official, write_atomically
 from avkit.data.manifests import SPLITS, Mixture, read_manifest
 from avkit.errors import DataError, InputError, MissingPackageError
 from avkit.intervals import LEVEL, RESAMPLES
 from avkit.journal import Journal
+from avkit.lip_weights import load_lip_encoder
+from avkit.lips import LipEncoder
 from avkit.scoring import COLUMNS, METRICS, PACKAGES, Systems, score_item
 from avkit.summary import as_table, summarise
 
@@ -106,6 +108,7 @@ def evaluate(
     settings: Settings | None = None,
     *,
     audio_only: dict[str, str | os.PathLike | nn.Module] | None = None,
+    lip_encoder: str | os.PathLike | None = None,
     fresh: bool = False,
     progress: bool = True,
     command: str | None = None,
@@ -118,13 +121,15 @@ def evaluate(
         out: folder for rows and summary; None keeps them in memory.
         settings: what to compute; None for every metric whose package is installed.
         audio_only: name -> checkpoint or network that is given no lips and returns every voice.
+        lip_encoder: checkpoint or official file, for networks that come without a lip encoder of their own.
         fresh: forget what `out` already holds.
         progress: show a progress bar.
         command: recorded in the summary.
 
     Raises:
-        InputError: a name that stands for nothing, no network, or two of one name. DataError: manifests are
-            missing or wrong; `out` holds another evaluation; or no mixture could be read.
+        InputError: a name that stands for nothing, no network, or two of one name.
+        DataError: manifests are missing or wrong, `out` holds another evaluation, or nothing could be read.
+        CheckpointError: a checkpoint is missing or damaged.
         MissingPackageError: a metric's package is not installed.
     """
     settings = settings or Settings(metrics=available_metrics())
@@ -134,7 +139,7 @@ def evaluate(
     mixtures = _chosen(read_manifest(data, settings.split), settings.limit, data)
     groups = _groups(Path(data))
     started = time.monotonic()
-    job = _Job(dict(networks), dict(audio_only), settings)
+    job = _Job(dict(networks), dict(audio_only), settings, lip_encoder)
     systems = job.load()
     journal = Journal(out, _fingerprint(job, systems, Path(data)), fresh)
     pending = [
@@ -187,6 +192,7 @@ class _Job:
     networks: dict
     audio_only: dict
     settings: Settings
+    lip_encoder: str | os.PathLike | None = None
 
     def __post_init__(self):
         twice = set(self.networks) & set(self.audio_only)
@@ -194,18 +200,29 @@ class _Job:
             raise InputError(f"Two systems are called {twice.pop()!r}; give them names that differ.")
 
     def load(self) -> Systems:
-        def ready(model: str | os.PathLike | nn.Module) -> nn.Module:
-            model = model if isinstance(model, nn.Module) else load_model(model)
+        lips = None if self.lip_encoder is None else load_lip_encoder(self.lip_encoder)
+
+        def ready(model: str | os.PathLike | nn.Module, lips: LipEncoder | None) -> nn.Module:
+            model = model if isinstance(model, nn.Module) else _read(model)
+            if getattr(model, "lips", None) is None and lips is not None:
+                attach_lips(model, lips)
             if getattr(model, "lips", None) is not None:
                 model.lips.to(self.settings.device)
             return model.to(self.settings.device)
 
         return Systems(
-            {name: ready(model) for name, model in self.networks.items()},
-            {name: ready(model) for name, model in self.audio_only.items()},
+            {name: ready(model, lips) for name, model in self.networks.items()},
+            {name: ready(model, None) for name, model in self.audio_only.items()},
             self.settings.oracles,
             self.settings.controls,
         )
+
+
+def _read(model: str | os.PathLike) -> nn.Module:
+    """A network from its checkpoint, or from an official file of weights."""
+    path = Path(model)
+    official = path.is_file() and path.suffix not in (".json", ".safetensors")
+    return load_official(path) if official else load_model(model)
 
 
 _worker: tuple[Systems, tuple[str, ...]] | None = None  # of a worker process
@@ -368,7 +385,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: avkit evaluate rtfs-net-tiny data_samples/talkers --out results --oracles",
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a bundled checkpoint's name, or a folder")
+    add(
+        "model", metavar="MODEL", help="a bundled checkpoint's name, a folder, or an official file of weights"
+    )
     add("data", metavar="DATA", help="root of a corpus in LRS2-2Mix's layout")
     add("--out", required=True, metavar="DIR", help="folder for rows.csv, summary.json and the journal")
     add("--split", default="tt", choices=SPLITS, help="which lists to use (tt)")
@@ -381,6 +400,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--audio-only", action="append", default=[], metavar="MODEL",
         help="a network without lips, given the better order of its outputs; may be repeated")  # fmt: skip
+    add("--lip-encoder", metavar="FILE", help="for networks without one: a checkpoint or an official file")
     add(
         "--oracles",
         nargs="*",
@@ -401,10 +421,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _named(paths: list[str]) -> dict[str, str]:
-    """Checkpoints under the name of their folder."""
+    """Checkpoints under the name of their folder or file."""
     names = {}
     for path in paths:
-        name = Path(path).resolve().name if Path(path).exists() else path
+        name = Path(path).stem if Path(path).is_file() else Path(path).resolve().name
         if name in names:
             raise InputError(
                 f"Two networks are called {name!r}; rename a folder, so that rows can be told apart."
@@ -436,6 +456,7 @@ def main(argv: list[str]) -> int:
         args.out,
         settings,
         audio_only=_named(args.audio_only),
+        lip_encoder=args.lip_encoder,
         fresh=args.fresh,
         command=shlex.join(["avkit", "evaluate", *argv]),
     )

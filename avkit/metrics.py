@@ -206,10 +206,11 @@ def pesq(estimate: Tensor, reference: Tensor, mode: str = "wb", sample_rate: int
     """Perceptual evaluation of speech quality (ITU-T P.862), by the package ``pesq``.
 
     Args:
-        estimate: (…, T), from 0.25 s to 20 s. (P.862 was made for 8 to 20 s. Its reference code keeps 50
-            utterances and, given more, ends the whole process: 20 s cannot hold more.)
-        reference: (…, T), clean speech. mode: "wb", wide-band MOS-LQO (P.862.2); "nb", narrow-band MOS-LQO
-            (P.862.1); "nb-raw", the narrow-band raw score, about 0.14 above MOS-LQO near 3.
+        estimate: (…, T), from 0.25 s to 20 s. (ITU's code keeps 50 utterances and ends the process when there
+            are more, which 20 s cannot hold.)
+        reference: (…, T), clean speech.
+        mode: "wb", wide-band MOS-LQO (P.862.2); "nb", narrow-band MOS-LQO (P.862.1); "nb-raw", the narrow-band
+            raw score, about 0.14 above MOS-LQO near 3.
         sample_rate: 16000, or 8000 for the narrow-band modes.
 
     Returns:
@@ -302,7 +303,7 @@ def _improvement(score: Callable, estimate: Tensor, reference: Tensor, mixture: 
     except RuntimeError as error:
         raise InputError(
             f"The mixture has shape {tuple(mixture.shape)}, the reference {tuple(reference.shape)}; "
-            "the mixture must have that shape or one that broadcasts to it, such as (B, 1, T) to (B, n_src, T)."
+            "the mixture must have that shape or one that broadcasts to it: (B, 1, T) to (B, n_src, T)."
         ) from error
     return score(estimate, reference, **options) - score(mixture, reference, **options)
 

@@ -73,7 +73,7 @@ class Systems:
             if getattr(model, "lips", None) is None:
                 raise InputError(
                     f"The network {name} has no lip encoder (no .lips, or None), and mouth crops cannot "
-                    "become features. Give a checkpoint that holds one; one without lips is for --audio-only."
+                    "become features. Give one with --lip-encoder; networks without lips go to --audio-only."
                 )
         for model in (*self.networks.values(), *self.audio_only.values()):
             model.eval()

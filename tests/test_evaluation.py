@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from avkit import cli, evaluation, metrics, scoring, summary
-from avkit.checkpoints import save_model
+from avkit.checkpoints import attach_lips, save_model, to_official
 from avkit.errors import DataError, InputError, MissingPackageError
 from avkit.evaluation import Evaluation, Settings, evaluate, main, read_rows
 from avkit.lips import LipEncoder, LipEncoderConfig
@@ -417,6 +417,11 @@ def test_limit_is_a_fixed_choice_that_grows(corpus):
     few, more = ({row["mixture"] for row in run(corpus, limit=n).rows} for n in (2, 4))
     assert len(few) == 2 and len(more) == 4 and few < more
     assert {row["mixture"] for row in run(corpus, limit=2).rows} == few
+    listed = [Path(row[0]).stem for row in json.loads((corpus / "tt" / "mix.json").read_text())]
+    assert few != set(listed[:2]), "neighbours in the list share talkers: a choice must spread"
+    assert [row["mixture"] for row in run(corpus, limit=4).rows[::4]] == [
+        name for name in listed if name in more
+    ]
 
 
 # --- files, several processes, interruptions ---
@@ -595,6 +600,23 @@ def test_command_names_a_missing_model_and_two_of_one_name(corpus, checkpoint, t
 def test_a_network_without_a_lip_encoder_is_refused(corpus):
     with pytest.raises(InputError, match="--audio-only"):
         run(corpus, BothVoices())
+
+
+def test_official_files(corpus, tmp_path):
+    """A network from an official file of weights, its lip encoder from another."""
+    torch.manual_seed(0)
+    network, encoder = create_model("rtfs-net-4").eval(), LipEncoder()
+    weights, lips = tmp_path / "best_model.pth", tmp_path / "lips.pth.tar"
+    arguments = {"refinement_module": {"audio_params": {"repeats": 4}}}
+    torch.save({"state_dict": to_official(network), "model_name": "AVNet", "model_args": arguments}, weights)
+    torch.save({"model_state_dict": to_official(encoder)}, lips)
+    few = Settings(metrics=("si_snr",), limit=1)
+    with pytest.raises(InputError, match="--lip-encoder"):
+        evaluate({"net": weights}, corpus, settings=few, progress=False)
+    read = evaluate({"net": weights}, corpus, settings=few, lip_encoder=lips, progress=False)
+    attach_lips(network, encoder)
+    assert read.rows == evaluate({"net": network}, corpus, settings=few, progress=False).rows
+    assert read.rows[0]["si_snr"] is not None
 
 
 def test_missing_packages(corpus, checkpoint, tmp_path, capsys, monkeypatch):
