@@ -23,17 +23,18 @@ class Preset:
     summary: str
 
 
-# 32 ms windows instead of 16: two drawn talkers are told apart by their harmonics, and half as many frames are scanned.
+# 32 ms windows instead of 16: two drawn talkers are told apart by their harmonics. Three levels of compression instead of
+# two: the scans then cost a quarter, which buys more examples in the same time on a CPU.
 _RTFS_TINY = RTFSNetConfig(
-    repeats=4,
+    repeats=3,
     n_fft=512,
     hop=256,
-    channels=64,
-    hidden=32,
-    window=4,
+    channels=32,
+    hidden=24,
+    levels=3,
+    window=8,
     rnn_hidden=32,
     rnn_layers=2,
-    attention_dim=2,
     lip_hidden=32,
     lip_heads=4,
 )
