@@ -23,7 +23,6 @@ COMMANDS = {
     "train": ("avkit.training", "train a network, or go on where a run stopped"),
     "evaluate": ("avkit.evaluation", "score a network on every mixture of a test set"),
     "separate": ("avkit.separation", "separate a recording of any length, given its talkers' lips"),
-    "bench": ("avkit.bench", "measure speed and memory, and compare with the official code"),
     "weights": ("avkit.weights", "list and download trained weights, with licence and size"),
     "course": ("avkit.teach.course", "run the notebooks, derive student versions, mark answers"),
 }
