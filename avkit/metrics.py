@@ -209,7 +209,7 @@ def pesq(estimate: Tensor, reference: Tensor, mode: str = "wb", sample_rate: int
         estimate: (…, T), from 0.25 s to 20 s. (ITU's code keeps 50 utterances and ends the process when there
             are more, which 20 s cannot hold.)
         reference: (…, T), clean speech.
-        mode: "wb", wide-band MOS-LQO (P.862.2); "nb", narrow-band MOS-LQO (P.862.1); "nb-raw", the narrow-band
+        mode: "wb", wide-band MOS-LQO (P.862.2); "nb", narrow-band MOS-LQO (P.862.1); "nb-raw", narrow-band
             raw score, about 0.14 above MOS-LQO near 3.
         sample_rate: 16000, or 8000 for the narrow-band modes.
 
