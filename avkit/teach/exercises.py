@@ -170,6 +170,8 @@ def _difference(given: Results, wanted: Results, tolerance: float) -> str | None
 def _disagreement(given: Any, target: Any, tolerance: float) -> str | None:
     if isinstance(target, str | bool):
         return None if given == target and type(given) is type(target) else f"{given!r} is not the answer."
+    if isinstance(target, Tensor) and not isinstance(given, Tensor):
+        return f"a {type(given).__name__} came back, it should be a torch.Tensor."
     try:
         mine = given.detach() if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))
         target = target if isinstance(target, Tensor) else torch.as_tensor(np.asarray(target))
@@ -180,6 +182,8 @@ def _disagreement(given: Any, target: Any, tolerance: float) -> str | None:
     if mine.is_complex() != target.is_complex():
         kinds = {True: "complex", False: "real"}
         return f"the numbers are {kinds[mine.is_complex()]}, they should be {kinds[target.is_complex()]}."
+    if isinstance(given, Tensor) and given.dtype != target.dtype:
+        return f"the numbers are of type {given.dtype}, they should be {target.dtype}."
     wide = torch.complex128 if target.is_complex() else torch.float64
     mine, target = mine.to(wide), target.to(wide)
     if not torch.isfinite(torch.view_as_real(mine) if mine.is_complex() else mine).all():

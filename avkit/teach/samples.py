@@ -25,12 +25,14 @@ class Sample:
         mixture: (T,) float32 at 16 kHz.
         voices: (2, T), the two talkers as they are in the mixture.
         lips: (2, F, 96, 96) uint8 mouth frames at 25 per second.
+        words: what each talker says, as far as the corpus tells ("" where it does not).
     """
 
     name: str
     mixture: Tensor
     voices: Tensor
     lips: Tensor
+    words: tuple[str, str]
 
 
 def find_data(name: str = "talkers") -> Path:
@@ -76,7 +78,15 @@ def load_sample(data: Path | str, index: int = 0, split: str = "tt") -> Sample:
     voices = torch.stack([_read(root / row[0]) for row in talkers])
     lips = np.stack([np.load(root / row[1])["data"] for row in talkers])
     mixture = root / mixtures[index][0]
-    return Sample(mixture.stem, _read(mixture), voices, torch.from_numpy(lips))
+    words = _words(root, [Path(row[1]).stem for row in talkers])
+    return Sample(mixture.stem, _read(mixture), voices, torch.from_numpy(lips), words)
+
+
+def _words(root: Path, utterances: list[str]) -> tuple[str, ...]:
+    path = root / "labels.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    labels = {label["id"]: label for label in map(json.loads, lines)}
+    return tuple(" ".join(word for word, *_ in labels.get(name, {}).get("words", [])) for name in utterances)
 
 
 def _rows(root: Path, split: str, part: str) -> list[list]:
