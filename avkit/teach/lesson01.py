@@ -35,6 +35,12 @@ def tones_and_clicks(tone_gap_hz: float = 60.0, click_gap_s: float = 0.010) -> T
     return sound
 
 
+def busiest(voices: Tensor, length: int) -> int:
+    """First sample of the stretch of `length` samples in which the quieter of (2, L) voices is loudest."""
+    energy = voices.square().unfold(1, length, length).sum(dim=2)  # (2, stretches)
+    return int(energy.amin(dim=0).argmax()) * length
+
+
 def clear_share(voices: Tensor, n_fft: int, hop: int, margin_db: float = 10.0) -> float:
     """Share of the energy of (2, L) voices in STFT points where one is stronger by `margin_db` or more."""
     power = STFT(n_fft, hop)(voices).square().sum(dim=1)  # (2, T, F)
@@ -446,7 +452,7 @@ def draw_windows(sound: Tensor, lengths: list[int]) -> Html:
 
 def draw_question(mixture: Tensor) -> Html:
     """The mixture through a very short, a middling and a very long window."""
-    return draw_windows(mixture, [32, 256, 4096])
+    return draw_windows(mixture, [32, 1024, 8192])
 
 
 def draw_spectra(sounds: dict[str, Tensor]) -> Html:
