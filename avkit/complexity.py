@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from avkit.errors import InputError
-from avkit.layers import ChannelScale
+from avkit.layers import ChannelScale, DepthwiseConv1d
 from avkit.signal import SAMPLE_RATE, frames_for
 
 
@@ -83,18 +83,27 @@ def measure(
     counts = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
     root = type(model).__name__
     rows = [
-        Row(name, count_parameters(module), counts.get(f"{root}.{name}", 0) + scalings.under(name))
+        Row(name, count_parameters(module), _counted(f"{root}.{name}", module, counts) + scalings.under(name))
         for name, module in model.named_modules()
         if name and name.count(".") < depth
     ]
     return Complexity(count_parameters(model), total, seconds, rows, timing, peak)
 
 
+def _counted(name: str, module: nn.Module, counts: dict[str, int]) -> int:
+    """What the counter has for a module; a list of modules, never called itself, has what its modules have."""
+    if name in counts:
+        return counts[name]
+    return sum(_counted(f"{name}.{child}", held, counts) for child, held in module.named_children())
+
+
 class _Scalings:
-    """MACs of `ChannelScale`, one per output: depthwise convolutions that PyTorch's counter sees as plain products."""
+    """MACs of depthwise convolutions that are computed as plain products, which PyTorch's counter does not see."""
 
     def __init__(self, model: nn.Module):
-        self.modules = {name: m for name, m in model.named_modules() if isinstance(m, ChannelScale)}
+        self.modules = {
+            name: m for name, m in model.named_modules() if isinstance(m, (ChannelScale, DepthwiseConv1d))
+        }
         self.macs = dict.fromkeys(self.modules, 0)
 
     def __enter__(self) -> None:
@@ -106,7 +115,8 @@ class _Scalings:
 
     def _counter(self, name: str):
         def count(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-            self.macs[name] += output.numel()
+            if isinstance(module, ChannelScale) or module.by_taps(inputs[0]):
+                self.macs[name] += output.numel() * module.weight[0].numel()
 
         return count
 

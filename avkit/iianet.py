@@ -21,7 +21,16 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from avkit.errors import InputError
-from avkit.layers import Compression, ConvNormAct, DropPath, GlobalLayerNorm, InjectionSum, upsample
+from avkit.layers import (
+    Compression,
+    ConvNormAct,
+    DepthwiseConv1d,
+    DropPath,
+    GlobalLayerNorm,
+    InjectionSum,
+    PReLU,
+    upsample,
+)
 from avkit.lips import check_lips
 
 Norm = partial(GlobalLayerNorm, eps=1e-8)
@@ -149,7 +158,7 @@ class AudioPerceptron(nn.Module):
         wide = 2 * channels
         self.mix = ConvNormAct(nn.Conv1d(channels, channels, 3, padding=1, bias=False), Norm(channels))
         self.widen = ConvNormAct(nn.Conv1d(channels, wide, 1, bias=False), Norm(wide))
-        self.depthwise = nn.Conv1d(wide, wide, 5, padding=2, groups=wide)
+        self.depthwise = DepthwiseConv1d(wide, 5)
         self.narrow = ConvNormAct(nn.Conv1d(wide, channels, 1, bias=False), Norm(channels))
         self.dropout_wide, self.dropout = nn.Dropout(dropout), nn.Dropout(dropout)
         self.drop_path = DropPath(drop_path)
@@ -224,7 +233,7 @@ class InterABottom(nn.Module):
 
     def __init__(self, channels: int, act: nn.Module):
         super().__init__()
-        self.weigh = ConvNormAct(nn.Conv1d(channels, channels, 1, groups=channels), act=act)
+        self.weigh = ConvNormAct(DepthwiseConv1d(channels, 1), act=act)
 
     def forward(self, x: Tensor, first: Tensor) -> Tensor:
         """Two tensors (B, C, T) -> the same shape."""
@@ -241,7 +250,7 @@ class Separation(nn.Module):
         super().__init__()
         self.fusion_cycles, self.audio_cycles = config.fusion_cycles, config.cycles - config.fusion_cycles
         c, h, d, q = config.channels, config.hidden, config.lip_hidden, config.levels
-        self.audio_bottom_up = BottomUp(c, h, kernel=5, levels=q, act=nn.PReLU())
+        self.audio_bottom_up = BottomUp(c, h, kernel=5, levels=q, act=PReLU())
         self.video_bottom_up = BottomUp(d, d, kernel=3, levels=q, act=nn.GELU())
         self.inter_top = InterATop(config)
         self.audio_intra = nn.ModuleList(IntraA(h, kernel=1) for _ in range(q))
@@ -249,7 +258,7 @@ class Separation(nn.Module):
         self.inter_middle = nn.ModuleList(InterAMiddle(config) for _ in range(q))
         self.audio_top_down = TopDown(c, h, q)
         self.video_top_down = TopDown(d, d, q)
-        self.audio_inter_bottom = InterABottom(c, nn.PReLU())
+        self.audio_inter_bottom = InterABottom(c, PReLU())
         self.video_inter_bottom = InterABottom(d, nn.ReLU())
 
     def fusion_cycle(self, a: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -285,10 +294,9 @@ class Separation(nn.Module):
 
 
 class IIANet(nn.Module):
-    """IIANet.
+    """The whole network: a mask over a learned filter bank.
 
-    s = encoder(mixture);  a₀ = bottleneck(s);  v₀ = lips, narrowed
-    output = decoder(s · mask(separation(a₀, v₀)))
+    s = encoder(mixture);  a₀ = bottleneck(s);  v₀ = lips, narrowed;  output = decoder(s · mask(separation(a₀, v₀)))
     """
 
     config_class = IIANetConfig
@@ -302,7 +310,7 @@ class IIANet(nn.Module):
         self.lip_projection = nn.Conv1d(config.lip_channels, config.lip_hidden, 3, padding=1)
         self.separation = Separation(config)
         masks = nn.Conv1d(config.channels, config.n_src * config.filters, 1)
-        self.mask = nn.Sequential(nn.PReLU(), masks, nn.ReLU())
+        self.mask = nn.Sequential(PReLU(), masks, nn.ReLU())
         self.decoder = AudioDecoder(config)
 
     def forward(self, mixture: Tensor, lips: Tensor) -> Tensor:

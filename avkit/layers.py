@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, interpolate, pad
 
-CONV = {1: nn.Conv1d, 2: nn.Conv2d}
 POOL = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d}
 
 
@@ -67,7 +66,12 @@ class PReLU(nn.PReLU):
     """nn.PReLU with one slope; on a CPU its backward pass costs a fraction of PyTorch's."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda or self.weight.numel() > 1 or not torch.is_grad_enabled() or x.dtype != self.weight.dtype:
+        if (
+            x.is_cuda
+            or self.weight.numel() > 1
+            or not torch.is_grad_enabled()
+            or x.dtype != self.weight.dtype
+        ):
             return super().forward(x)
         return _PReLU.apply(x, self.weight)
 
@@ -137,21 +141,54 @@ class _PadSame:
         return super().forward(pad(x, [side for pair in sides for side in pair]))
 
 
-class SameConv1d(_PadSame, nn.Conv1d):
-    """(B, C, T) -> (B, C', T)."""
-
-
 class SameConv2d(_PadSame, nn.Conv2d):
     """(B, C, T, F) -> (B, C', T, F)."""
 
 
-SAME_CONV = {1: SameConv1d, 2: SameConv2d}
+class DepthwiseConv1d(nn.Conv1d):
+    """A convolution of every channel with its own taps, an odd number: (B, C, T) -> (B, C, ⌈T / stride⌉).
+
+    On a CPU a single tap is the product that it is, and small inputs are summed tap by tap: PyTorch's convolution takes
+    small inputs channel by channel, which is several times slower.
+    """
+
+    SMALL = 20_480  # numbers; up to here PyTorch goes channel by channel
+
+    def __init__(self, channels: int, kernel: int, stride: int = 1, bias: bool = True):
+        super().__init__(channels, channels, kernel, stride, (kernel - 1) // 2, groups=channels, bias=bias)
+
+    def by_taps(self, x: Tensor) -> bool:
+        """Whether this input is summed tap by tap."""
+        return x.device.type == "cpu" and (self.kernel_size == (1,) or x.numel() <= self.SMALL)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T) -> (B, C, ⌈T / stride⌉)."""
+        if not self.by_taps(x):
+            return super().forward(x)
+        (taps,), (stride,), (side,) = self.kernel_size, self.stride, self.padding
+        x = pad(x, (side, side)) if side else x
+        last = (x.shape[2] - taps) // stride * stride  # where the last window begins
+        y = None if self.bias is None else self.bias[:, None]
+        for tap in range(taps):
+            seen, weight = x[:, :, tap : tap + last + 1 : stride], self.weight[:, :, tap]
+            y = seen * weight if y is None else torch.addcmul(y, seen, weight)
+        return y
+
+
+def depthwise_conv(dims: int, channels: int, kernel: int, stride: int = 1, bias: bool = True) -> nn.Module:
+    """A depthwise convolution along one axis or two, "same" for a stride of 1."""
+    if dims == 1:
+        return DepthwiseConv1d(channels, kernel, stride, bias)
+    if stride == 1:
+        return SameConv2d(channels, channels, kernel, groups=channels, bias=bias)
+    return nn.Conv2d(
+        channels, channels, kernel, stride, padding=(kernel - 1) // 2, groups=channels, bias=bias
+    )
 
 
 def depthwise(dims: int, channels: int, kernel: int, norm: type[nn.Module]) -> ConvNormAct:
     """A depthwise "same" convolution without bias, then a norm."""
-    conv = SAME_CONV[dims](channels, channels, kernel, groups=channels, bias=False)
-    return ConvNormAct(conv, norm(channels))
+    return ConvNormAct(depthwise_conv(dims, channels, kernel, bias=False), norm(channels))
 
 
 class InjectionSum(nn.Module):
@@ -188,12 +225,10 @@ class Compression(nn.ModuleList):
     every axis (RTFS-Net, section 3.2.1)."""
 
     def __init__(self, channels: int, kernel: int, levels: int, dims: int, norm: type[nn.Module]):
-        first = SAME_CONV[dims](channels, channels, kernel, groups=channels)
-        later = (
-            CONV[dims](channels, channels, kernel, stride=2, padding=(kernel - 1) // 2, groups=channels)
-            for _ in range(levels - 1)
+        super().__init__(
+            ConvNormAct(depthwise_conv(dims, channels, kernel, stride=2 if level else 1), norm(channels))
+            for level in range(levels)
         )
-        super().__init__(ConvNormAct(conv, norm(channels)) for conv in (first, *later))
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """(B, C, …) -> the levels, finest first, and their sum G, pooled to the coarsest one's size."""

@@ -18,6 +18,7 @@ from avkit.layers import (
     Compression,
     ConvActNorm,
     ConvNormAct,
+    DepthwiseConv1d,
     DropPath,
     GlobalLayerNorm,
     LayerNorm4D,
@@ -231,7 +232,7 @@ class FeedForward(nn.Module):
         super().__init__()
         wide = 2 * channels
         self.widen = ConvNormAct(nn.Conv1d(channels, wide, 1, bias=False), GlobalLayerNorm(wide))
-        self.depthwise = nn.Conv1d(wide, wide, 3, padding=1, groups=wide)
+        self.depthwise = DepthwiseConv1d(wide, 3)
         self.narrow = ConvNormAct(nn.Conv1d(wide, channels, 1, bias=False), GlobalLayerNorm(channels))
         self.drop_middle = DropPath(dropout)
         self.drop_narrow = DropPath(dropout)
@@ -249,7 +250,7 @@ class VisualBlock(nn.Module):
     def __init__(self, config: RTFSNetConfig):
         super().__init__()
         c, d, q = config.lip_channels, config.lip_hidden, config.lip_levels
-        self.gateway = ConvNormAct(nn.Conv1d(c, c, 1, groups=c), act=PReLU())
+        self.gateway = ConvNormAct(DepthwiseConv1d(c, 1), act=PReLU())
         self.projection = ConvNormAct(nn.Conv1d(c, d, 1), nn.BatchNorm1d(d), PReLU())
         self.compression = Compression(d, kernel=3, levels=q, dims=1, norm=nn.BatchNorm1d)
         self.attention = SelfAttention(d, config.lip_heads, config.lip_dropout)

@@ -21,7 +21,9 @@ CONSTRUCTED = ("pos_enc.pe", "scale_x")  # left as the network makes them
 
 def normal(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Standard normal numbers (float64) that belong to a name."""
-    return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(int(size) for size in shape))
+    return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(
+        tuple(int(size) for size in shape)
+    )
 
 
 def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -56,7 +58,9 @@ def official_shapes(network: str) -> dict[str, tuple[int, ...]]:
 def official_state_dict(network: str) -> dict[str, torch.Tensor]:
     """A filled official state dict, without the tensors that keep their constructed value."""
     shapes = official_shapes(network).items()
-    return {name: torch.from_numpy(fill(name, shape)) for name, shape in shapes if not name.endswith(CONSTRUCTED)}
+    return {
+        name: torch.from_numpy(fill(name, shape)) for name, shape in shapes if not name.endswith(CONSTRUCTED)
+    }
 
 
 def load(fixture: str) -> dict[str, np.ndarray]:

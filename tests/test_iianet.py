@@ -19,7 +19,7 @@ from avkit.checkpoints import from_official, to_official
 from avkit.complexity import measure
 from avkit.errors import CheckpointError, InputError
 from avkit.iianet import BottomUp, IIANet, IIANetConfig, InterAMiddle, InterATop, IntraA, TopDown
-from avkit.layers import DropPath, pool_to
+from avkit.layers import DepthwiseConv1d, DropPath, pool_to
 from avkit.losses import negative_si_snr
 
 TOLERANCE = 1e-4
@@ -169,7 +169,7 @@ def test_gradients_are_those_of_a_float64_run(weights):
     ],
 )
 def test_parameters_and_macs_are_the_official_ones(name, seconds, macs):
-    counted = measure(avkit.create_model(name), seconds=seconds)
+    counted = measure(avkit.create_model(name).to("meta"), seconds=seconds)  # shapes alone
     assert counted.params == 3_036_670
     assert round(counted.macs / 1e9, 3) == macs
 
@@ -329,3 +329,24 @@ def test_bad_shapes_are_named(mixture, lips, words):
 def test_sizes_that_make_no_network_are_refused(setting):
     with pytest.raises(InputError, match=next(iter(setting)).removeprefix("fusion_")):
         IIANetConfig(**setting)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 7, 8, 4000])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (5, 1), (5, 2)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_depthwise_convolution_summed_by_taps_is_the_convolution(kernel, stride, frames, bias):
+    layer = DepthwiseConv1d(6, kernel, stride, bias)
+    assert layer.by_taps(torch.empty(1, 6, frames)) == (kernel == 1 or frames < 4000)
+    x = torch.randn(2 if frames < 4000 else 1, 6, frames, requires_grad=True)
+    weights = [x, *layer.parameters()]
+    expected = torch.nn.functional.conv1d(x, layer.weight, layer.bias, stride, kernel // 2, groups=6)
+    torch.testing.assert_close(layer(x), expected)
+    signal = torch.randn_like(expected)
+    ours, theirs = (torch.autograd.grad((y * signal).sum(), weights) for y in (layer(x), expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_macs_are_the_same_however_a_depthwise_convolution_is_computed():
+    on_cpu = measure(avkit.create_model("iianet-tiny"), seconds=0.5)
+    shapes_alone = measure(avkit.create_model("iianet-tiny").to("meta"), seconds=0.5)
+    assert on_cpu.macs == shapes_alone.macs and on_cpu.rows == shapes_alone.rows
