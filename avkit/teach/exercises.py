@@ -7,9 +7,11 @@ or wrong and gives back what the notebook goes on with, the reader's answer if i
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import traceback
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -123,7 +125,7 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
     if answer is None:
         return Verdict(UNSOLVED, f"Still to do: {exercise.task}. {going_on}")
     try:
-        given = _run(exercise, answer, seed)
+        given = _run(exercise, _watched(answer), seed)
     except NotImplementedError:
         return Verdict(UNSOLVED, f"Still to do: {exercise.task}. {going_on}")
     except Exception as error:  # noqa: BLE001 (a reader's code may raise anything)
@@ -137,6 +139,21 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
         if _same_as(exercise, mistake, given, seed):
             return Verdict(WRONG, f"Not yet: {mistake.hint} {going_on}", mistake.name)
     return Verdict(WRONG, f"Not yet. {problem} {going_on}")
+
+
+def _watched(answer: Any) -> Any:
+    """A function that says so when it returns None, as a stub does; anything else as it is."""
+    if not isinstance(answer, types.FunctionType):
+        return answer
+
+    @functools.wraps(answer)
+    def watched(*arguments, **named):
+        result = answer(*arguments, **named)
+        if result is None:
+            raise NotImplementedError("nothing was returned")
+        return result
+
+    return watched
 
 
 def _run(exercise: Exercise, answer: Any, seed: int) -> dict[str, Any]:

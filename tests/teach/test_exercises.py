@@ -37,6 +37,16 @@ def test_stub_is_told_kindly(answer):
     assert verdict.status == UNSOLVED and verdict.text.startswith("Still to do: double a tensor")
 
 
+def test_stub_of_a_function_with_two_results():
+    def probe(answer, draw):
+        first, second = answer(torch.ones(2))
+        return {"the first": first, "the second": second}
+
+    two = Exercise("return twins", lambda x: (x, x), probe)
+    assert judge(two, lambda x: None).status == UNSOLVED
+    assert judge(two, lambda x: (x, x)).status == RIGHT
+
+
 def test_stub_that_raises_not_implemented():
     def answer(x):
         raise NotImplementedError
