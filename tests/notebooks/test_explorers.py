@@ -25,6 +25,11 @@ def _explorer(number, name):
     return importlib.import_module(f"avkit.teach.lesson{number}").EXPLORERS[name]
 
 
+def _words(html: str) -> str:
+    """All but the embedded data: a network's output may differ in its last bit from run to run."""
+    return re.sub(r"base64,[^\"]+", "base64", html)
+
+
 @pytest.mark.parametrize("number,name", CASES)
 def test_whole_grid(number, name):
     explorer = _explorer(number, name)
@@ -56,6 +61,6 @@ def test_moving_a_slider_shows_the_new_picture(number, name):
     control = explorer.controls[0]
     other = next(option for option in control.options if option != control.default)
     sliders.sliders[control.name].value = other
-    assert [piece.html for piece in shown] == [
-        explorer.render(**{**explorer.defaults, control.name: other}).html
-    ]
+    moved = explorer.render(**{**explorer.defaults, control.name: other})
+    assert [_words(piece.html) for piece in shown] == [_words(moved.html)]
+    assert shown[0].html != explorer.render(**explorer.defaults).html
