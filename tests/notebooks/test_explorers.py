@@ -48,9 +48,8 @@ def test_whole_grid(number, name):
         }
         assert len(seen) > 1, control.name
     defaults = explorer.defaults
-    assert explorer.render(**defaults).html == renderings[tuple(defaults.values())], (
-        "the same values, another picture"
-    )
+    again = _words(explorer.render(**defaults).html)
+    assert again == _words(renderings[tuple(defaults.values())]), "the same values, another picture"
 
 
 @pytest.mark.parametrize("number,name", CASES)
