@@ -82,7 +82,7 @@ def check_features(root: str | os.PathLike, name: str, encoder: LipEncoder) -> N
     path = Path(root) / "features" / name / "features.json"
     if not path.exists():
         raise DataError(
-            f"There are no lip features {path.parent}. Write them with `avkit prepare --features`."
+            f"There are no lip features {path.parent}. Write them with `avkit prepare features`."
         )
     stored, wanted = json.loads(path.read_text(encoding="utf-8"))["encoder"], fingerprint(encoder)
     if stored != wanted:

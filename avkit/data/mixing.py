@@ -75,6 +75,21 @@ def parse_name(name: str, corpus: str | None = None) -> Mixture:
                      "t017_00042_1.25_t080_00007_-1.25. Rename the file or name its corpus.")  # fmt: skip
 
 
+def utterance_of(path: str, corpus: str) -> str | None:
+    """The utterance's id in a path of its recording: the file's name, or with the folders that complete it.
+
+    Both `6330311066473698535_00011.wav` and `main/6330311066473698535/00011.wav` are LRS2's
+    `6330311066473698535_00011`. None where neither fits.
+    """
+    *folders, name = str(path).replace("\\", "/").split("/")
+    stem = re.sub(r"\.(wav|flac|mp4|m4a|npz)$", "", name)
+    for depth in range(3):
+        candidate = "_".join([*folders[len(folders) - depth :], stem])
+        if depth <= len(folders) and re.fullmatch(_IDS[corpus], candidate):
+            return candidate
+    return None
+
+
 def mix(
     first: np.ndarray, second: np.ndarray, snr1: float, snr2: float, noise: Noise | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

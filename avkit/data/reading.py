@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import struct
+import tokenize
 import wave
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,23 @@ SAMPLE_RATE = 16000
 FRAME_RATE = 25
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE  # 640
 SLACK = 5  # frames (0.2 s) by which lips may be too short or too long for their sound
+
+# what wave, NumPy and zipfile raise for damaged bytes, which they trust in many places
+_DAMAGED = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    SyntaxError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def read_audio(path: str | os.PathLike, start: int = 0, samples: int | None = None) -> np.ndarray:
@@ -37,7 +57,7 @@ def read_audio(path: str | os.PathLike, start: int = 0, samples: int | None = No
         raise DataError(f"The recording {path} does not exist, though a list names it.") from None
     except wave.Error:
         return _read_other(path, start, samples)
-    except (OSError, EOFError, ValueError) as error:
+    except _DAMAGED as error:
         raise DataError(f"The recording {path} cannot be read ({error or 'it ends early'}).") from None
     return _check_length(path, audio, start, wanted)
 
@@ -52,7 +72,7 @@ def read_mouth(path: str | os.PathLike) -> np.ndarray:
 
     Raises DataError naming the file when it is missing, damaged, or holds something else.
     """
-    frames = _read_npz(path, "mouth crops")
+    frames = read_array(path, "mouth crops")
     if (
         frames.dtype != np.uint8
         or frames.ndim != 3
@@ -77,11 +97,11 @@ def read_features(path: str | os.PathLike) -> np.ndarray:
 
     Raises DataError naming the file when it is missing, damaged, or holds something else.
     """
-    features = _read_npz(path, "lip features")
+    features = read_array(path, "lip features")
     if features.dtype != np.float16 or features.ndim != 3 or 0 in features.shape:
         raise DataError(
             f"The lip features {path} are {features.shape} {features.dtype}; (variants, frames, channels) float16 "
-            "is wanted. Write them anew with `avkit prepare --features`."
+            "is wanted. Write them anew with `avkit prepare features`."
         )
     return features
 
@@ -101,18 +121,25 @@ def fit_frames(frames: np.ndarray, count: int, path: str | os.PathLike) -> np.nd
     return frames[:count]
 
 
-def _read_npz(path: str | os.PathLike, what: str) -> np.ndarray:
+def read_array(path: str | os.PathLike, what: str) -> np.ndarray:
+    """The array under the key `data` of an .npz file; `what` it should be, for messages.
+
+    Raises DataError naming the file when it is missing, damaged, or holds no such array.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return archive["data"]
+            content = archive["data"]
     except FileNotFoundError:
         raise DataError(f"The {what} {path} do not exist, though a list names them.") from None
     except KeyError:
         raise DataError(f"The {what} {path} lack the key 'data'.") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except _DAMAGED as error:
         raise DataError(
             f"The {what} {path} cannot be read as an .npz archive ({error or 'it ends early'})."
         ) from None
+    if not isinstance(content, np.ndarray):
+        raise DataError(f"The {what} {path} cannot be read: the entry 'data' is no array.")
+    return content
 
 
 def _read_other(path: str | os.PathLike, start: int, samples: int | None) -> np.ndarray:
@@ -129,7 +156,7 @@ def _read_other(path: str | os.PathLike, start: int, samples: int | None) -> np.
             wanted = file.frames - start if samples is None else samples
             file.seek(min(start, file.frames))
             audio = file.read(max(wanted, 0), dtype="float32")
-    except (soundfile.LibsndfileError, OSError) as error:
+    except _DAMAGED as error:  # soundfile's own is a RuntimeError
         raise DataError(f"The recording {path} cannot be read ({error}).") from None
     return _check_length(path, audio, start, wanted)
 
