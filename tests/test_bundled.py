@@ -1,0 +1,50 @@
+"""The networks that ship do what their records say, on the mixtures that ship."""
+
+import json
+
+import pytest
+import torch
+
+import avkit
+from avkit.checkpoints import list_bundled, read_config
+from avkit.evaluation import Settings, evaluate
+
+RECORD = "data_samples/results/rtfs-net-tiny-on-talkers/summary.json"
+
+
+def test_a_bundled_network_comes_with_its_lips_and_its_history():
+    model = avkit.load_model("rtfs-net-tiny")
+    assert not model.training and not model.lips.training
+    assert not {id(p) for p in model.lips.parameters()} & {id(p) for p in model.parameters()}
+    assert 100_000 < sum(p.numel() for p in model.parameters()) < 250_000
+    assert sum(p.numel() for p in model.lips.parameters()) < 1_500_000
+    for key in ("command", "seed", "data", "minutes", "examples", "device"):
+        assert model.provenance[key] is not None, key
+
+
+@pytest.mark.parametrize("name", list_bundled())
+def test_every_bundled_checkpoint_loads_and_separates(name):
+    model = avkit.load_model(name)
+    assert read_config(name)[1]["provenance"]["examples"] > 0
+    with torch.no_grad():
+        output = model(torch.randn(1, 32000), torch.randn(1, 512, 50))
+    assert output.shape == (1, model.config.n_src, 32000) and output.isfinite().all()
+
+
+def test_the_twin_without_lips_has_the_same_size_and_saw_as_many_examples():
+    pair = avkit.load_model("rtfs-net-tiny"), avkit.load_model("rtfs-net-tiny-audio-only")
+    sizes = [sum(p.numel() for p in model.parameters()) for model in pair]
+    assert abs(sizes[0] - sizes[1]) < 0.01 * sizes[0]  # a second mask is all that differs
+    assert pair[0].provenance["examples"] == pair[1].provenance["examples"]
+    assert pair[0].provenance["data"] == pair[1].provenance["data"]
+
+
+def test_scores_on_the_shipped_mixtures_are_those_of_the_record(repository):
+    record = json.loads((repository / RECORD).read_text())
+    settings = Settings(metrics=("si_snr",), controls=("swapped",))
+    fresh = evaluate(
+        {"rtfs-net-tiny": "rtfs-net-tiny"}, repository / "data_samples/talkers", settings=settings, progress=False
+    ).summary
+    ours, recorded = (found["systems"]["rtfs-net-tiny"]["si_snri"]["mean"] for found in (fresh, record))
+    assert ours == pytest.approx(recorded, abs=0.05)
+    assert ours > 3
