@@ -143,7 +143,11 @@ def test_unshared_blocks_with_the_same_weights_compute_the_shared_network():
     assert sum(isinstance(m, RTFSBlock) for m in unshared.modules()) == shared.config.repeats
     for name, tensor in shared.state_dict().items():
         block = name.startswith("rtfs_block.")
-        names = [name.replace("rtfs_block.", f"rtfs_block.{i}.") for i in range(4)] if block else [name]
+        names = (
+            [name.replace("rtfs_block.", f"rtfs_block.{i}.") for i in range(shared.config.repeats)]
+            if block
+            else [name]
+        )
         for copy in names:
             unshared.state_dict()[copy].copy_(tensor)
     mixture, lips = torch.randn(1, 8000), torch.randn(1, 512, 12)
