@@ -10,7 +10,7 @@ import pytest
 
 from avkit.teach import exercises, notebooks
 
-CELL_SECONDS = 120
+CELL_SECONDS = 240
 
 
 @pytest.fixture
