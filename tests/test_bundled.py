@@ -48,3 +48,15 @@ def test_scores_on_the_shipped_mixtures_are_those_of_the_record(repository):
     ours, recorded = (found["systems"]["rtfs-net-tiny"]["si_snri"]["mean"] for found in (fresh, record))
     assert ours == pytest.approx(recorded, abs=0.05)
     assert ours > 3
+
+
+def test_readme_gives_the_records_figures(repository):
+    record = json.loads((repository / RECORD).read_text())
+    readme = (repository / "README.md").read_text()
+    found = {name: columns["si_snri"] for name, columns in record["systems"].items()}
+    ours = found["rtfs-net-tiny"]
+    assert f"{ours['mean']:.1f} [{ours['low']:.1f}, {ours['high']:.1f}]" in readme
+    for system in ("rtfs-net-tiny-audio-only", "rtfs-net-tiny (still lips)", "irm-16ms"):
+        assert f"| {found[system]['mean']:.1f} |".replace("-", "−") in readme, system
+    swapped = record["swap_test"]["rtfs-net-tiny"]["mixtures"]["mean"]
+    assert f"in {swapped:.0%} of the mixtures".replace("%", " %") in readme

@@ -42,7 +42,7 @@ def test_every_command_and_extra_it_names_exists():
 
 
 def test_every_file_it_links_or_names_exists():
-    named = re.findall(r"\b((?:notebooks|data_samples|tests)/[\w./]*|LICENSE|environment\.yml)", README)
+    named = re.findall(r"\b((?:notebooks|data_samples|tests)/[\w./-]*|LICENSE|environment\.yml)", README)
     assert named
     for name in named:
         assert (ROOT / name.rstrip(".")).exists(), name
