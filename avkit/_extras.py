@@ -31,6 +31,8 @@ EXTRA_OF = {
     "xdist": "test",
     "hypothesis": "test",
     "nbval": "test",
+    "nbgrader": "test",
+    "playwright": "test",
     "fast_bss_eval": "test",
     "ruff": "test",
 }
