@@ -3,6 +3,10 @@
 One source, the notebook in notebooks/: from it `instructor` makes what nbgrader calls the source version (each stub
 holds its solution between nbgrader's marks), and `student` what it calls the release version (nbgrader's own
 preprocessors take the solutions out again). A student's notebook is the source without its folded solutions.
+
+To mark with nbgrader: `avkit course instructor source`, then in nbgrader_config.py
+`c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE"}`, `nbgrader generate_assignment NAME`, and
+`AVKIT_STRICT=1 nbgrader autograde NAME`: under AVKIT_STRICT an answer that is not right fails its check cell.
 """
 
 from __future__ import annotations
