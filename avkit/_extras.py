@@ -21,6 +21,7 @@ EXTRA_OF = {
     "lightning": "train",
     "jsonargparse": "train",
     "tensorboard": "train",
+    "rich": "train",
     "av": "video",
     "jupyterlab": "notebooks",
     "ipywidgets": "notebooks",

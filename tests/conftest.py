@@ -1,6 +1,7 @@
 """What every test shares: one thread per process, the browser, and real recordings where there are some."""
 
 import os
+import sys
 
 # Before torch is imported, here and in every process that a test starts: two test processes on two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +11,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def subnormal_numbers():
+    """Training flushes them to zero for the whole process; the next test finds arithmetic as it should be."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

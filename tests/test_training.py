@@ -316,15 +316,15 @@ def test_the_frozen_lip_encoder_stays_frozen(corpus):
 
 def test_audio_only_sees_no_lips(corpus):
     module = Separation("rtfs-net-tiny-audio-only", audio_only=True).eval()
-    mixture, targets = torch.randn(1, 6400), torch.randn(1, 2, 6400)
+    mixture, targets = torch.randn(1, 9600), torch.randn(1, 2, 9600)
     outputs = []
     for _ in range(2):
-        lips = torch.randint(0, 255, (1, 2, 10, 88, 88), dtype=torch.uint8)
+        lips = torch.randint(0, 255, (1, 2, 15, 88, 88), dtype=torch.uint8)
         with torch.no_grad():
             outputs.append(
                 module.estimate(module.network, {"mixture": mixture, "targets": targets, "lips": lips})[0]
             )
-    assert torch.equal(*outputs) and outputs[0].shape == (1, 2, 6400)
+    assert torch.equal(*outputs) and outputs[0].shape == (1, 2, 9600)
     with pytest.raises(InputError, match="two outputs needs --data.both true"):
         module.estimate(module.network, {"mixture": mixture, "targets": targets[:, :1], "lips": lips[:, :1]})
 
