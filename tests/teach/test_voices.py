@@ -39,7 +39,9 @@ def test_pitch_and_formants_of_a_known_sound(pitch):
             sound[n] += a1 * sound[n - 1] + a2 * sound[n - 2]
     frame = sound[-1024:]
     assert teach_voices.pitch_of_frame(frame) == pytest.approx(pitch, rel=0.03)
-    np.testing.assert_allclose(teach_voices.formants_of_frame(frame), [500, 1500, 2500], atol=pitch / 2)  # a harmonic away at most
+    np.testing.assert_allclose(
+        teach_voices.formants_of_frame(frame), [500, 1500, 2500], atol=pitch / 2
+    )  # a harmonic away at most
 
 
 def test_noise_has_no_pitch_and_the_figure_shows_every_voice(measured):
