@@ -120,7 +120,7 @@ def pool_to(x: Tensor, like: Tensor) -> Tensor:
 class ChannelScale(nn.Conv2d):
     """A depthwise 1×1 convolution: each channel times its own weight, plus its own bias if it has one.
 
-    Written as the product that it is; PyTorch's grouped convolution computes the same at several times the cost.
+    Written as the product that it is; PyTorch's grouped convolution computes the same more slowly.
     """
 
     def __init__(self, channels: int, bias: bool = True):
@@ -149,7 +149,7 @@ class DepthwiseConv1d(nn.Conv1d):
     """A convolution of every channel with its own taps, an odd number: (B, C, T) -> (B, C, ⌈T / stride⌉).
 
     On a CPU a single tap is the product that it is, and small inputs are summed tap by tap: PyTorch's convolution takes
-    small inputs channel by channel, which is several times slower.
+    small inputs channel by channel, which is slower.
     """
 
     SMALL = 20_480  # numbers; up to here PyTorch goes channel by channel

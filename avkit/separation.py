@@ -20,12 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from avkit.data.reading import read_mouth
+from avkit.data.reading import SAMPLES_PER_FRAME, SLACK, read_mouth
 from avkit.errors import DataError, InputError
 from avkit.signal import FRAME_RATE, SAMPLE_RATE, resample
 
-SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE  # 640
-SLACK = FRAME_RATE // 5  # lip frames, 0.2 s: so much too short is padded, so much too long is trimmed
 LIP_CONTEXT = 2  # frames on either side that the lip encoder's 3-D convolution sees
 
 log = logging.getLogger("avkit")

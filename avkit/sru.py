@@ -43,7 +43,7 @@ def _order(length: int, backward: bool) -> Iterable[int]:
 
 
 class LoopScan(torch.autograd.Function):
-    """`scan` with its gradients written out: no graph of small operations, four times as fast to train through."""
+    """`scan` with its gradients written out, so that training keeps no graph of small operations."""
 
     @staticmethod
     def forward(ctx, candidate: Tensor, forget: Tensor, v_forget: Tensor, backward: bool) -> Tensor:
