@@ -1,0 +1,179 @@
+"""The course's dataflow figures: shapes are the network's, blocks light up, nothing overlaps."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+
+import avkit
+from avkit.errors import InputError
+from avkit.teach import dataflow
+from avkit.teach.diagrams import LIT_EDGE, LIT_FILL, Diagram
+
+FIGURES = {  # figure -> its drawing, its blocks, presets it is drawn for
+    dataflow.rtfs_net: (
+        dataflow.draw_rtfs_net,
+        dataflow.RTFS_NET,
+        ("rtfs-net-4", "rtfs-net-12", "rtfs-net-tiny"),
+    ),
+    dataflow.rtfs_block: (dataflow.draw_rtfs_block, dataflow.RTFS_BLOCK, ("rtfs-net-4", "rtfs-net-tiny")),
+    dataflow.caf: (dataflow.draw_caf, dataflow.CAF, ("rtfs-net-4", "rtfs-net-tiny")),
+    dataflow.s3: (dataflow.draw_s3, dataflow.S3, ("rtfs-net-4", "rtfs-net-tiny")),
+}
+CASES = [(figure, preset) for figure, (*_, presets) in FIGURES.items() for preset in presets]
+each_figure = pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.__name__)
+each_case = pytest.mark.parametrize(("figure", "preset"), CASES, ids=[f"{f.__name__}-{p}" for f, p in CASES])
+
+
+def drawn(figure, lit: tuple[str, ...], preset: str) -> Diagram:
+    return FIGURES[figure][0](lit, preset)
+
+
+def words(sheet: Diagram) -> str:
+    return "\n".join(text.get_text() for text in sheet.axes.texts)
+
+
+@each_case
+def test_names_are_those_of_the_network(figure, preset):
+    """Every block is an attribute of the module that the figure shows (S³'s product alone is a line of its forward)."""
+    model = avkit.create_model(preset)
+    module = {"rtfs_net": model, "rtfs_block": model.rtfs_block, "caf": model.caf, "s3": model.s3}[
+        figure.__name__
+    ]
+    missing = [name for name in FIGURES[figure][1] if not hasattr(module, name)]
+    assert missing == (["product"] if figure is dataflow.s3 else [])
+
+
+@pytest.fixture(scope="module")
+def tiny_shapes() -> dict[str, list[tuple[int, ...]]]:
+    """What the modules of rtfs-net-tiny give out, by hooks of this test's own."""
+    model, seen = avkit.create_model("rtfs-net-tiny").eval(), {}
+
+    def watch(name: str):
+        def hook(module, inputs, output):
+            parts = [*output[0], output[1]] if isinstance(output, tuple) else [output]
+            seen[name] = [tuple(part.shape[1:]) for part in parts]
+
+        return hook
+
+    for name, module in model.named_modules():
+        module.register_forward_hook(watch(name))
+    with torch.no_grad():
+        model(torch.randn(1, 32_000), torch.randn(1, 512, 50))
+    return seen
+
+
+@each_figure
+def test_shapes_on_the_figure_are_the_networks(figure, tiny_shapes):
+    text = words(drawn(figure, (), "rtfs-net-tiny")).replace("×\n", "×").replace(",", "")
+    prefix = "" if figure is dataflow.rtfs_net else f"{figure.__name__}."
+    for name in FIGURES[figure][1]:
+        for shape in tiny_shapes.get(prefix + name, []):  # a method has none of its own
+            assert "×".join(map(str, shape)) in text, (name, shape)
+
+
+def test_figures_follow_the_preset():
+    assert "R − 1 = 11 times" in words(drawn(dataflow.rtfs_net, (), "rtfs-net-12"))
+    assert "q = 3 levels" in words(drawn(dataflow.rtfs_block, (), "rtfs-net-tiny"))
+    assert "256×251×129" in words(drawn(dataflow.rtfs_net, (), "rtfs-net-4"))
+
+
+@each_figure
+def test_every_block_lights_and_is_named_in_the_alt_text(figure):
+    names = FIGURES[figure][1]
+    for name in names:
+        sheet = drawn(figure, (name,), "rtfs-net-4")
+        lit = {
+            box.partition("#")[0]
+            for box, patch in sheet.boxes.items()
+            if to_hex(patch.get_facecolor()) == LIT_FILL.lower() and to_hex(patch.get_edgecolor()) == LIT_EDGE
+        }
+        assert lit == {name}
+        edges = {box.partition("#")[0]: patch.get_linewidth() for box, patch in sheet.boxes.items()}
+        assert all(edges[name] > 2 * width for other, width in edges.items() if other != name)
+    assert f"Highlighted: {names[0]}, {names[2]}." in figure((names[2], names[0])).text
+    assert f"Highlighted: {names[1]}." in figure(names[1]).text
+    assert "No block is highlighted." in figure().text
+
+
+@each_figure
+def test_unknown_names_are_refused_with_the_known_ones(figure):
+    with pytest.raises(InputError, match=f"no block named cfa; its blocks are {FIGURES[figure][1][0]}, "):
+        figure(("cfa", FIGURES[figure][1][0]))
+
+
+@each_case
+@pytest.mark.parametrize("all_lit", [False, True], ids=["pale", "lit"])
+def test_nothing_overlaps(figure, preset, all_lit):
+    """Words lie inside their box or clear of every box, line and other word; nothing leaves the sheet."""
+    check_layout(drawn(figure, FIGURES[figure][1] if all_lit else (), preset))
+
+
+def check_layout(sheet: Diagram) -> None:
+    renderer = FigureCanvasAgg(sheet.figure).get_renderer()
+    page = sheet.figure.bbox
+
+    def extent(artist, margin: float = 0.0):
+        return artist.get_window_extent(renderer).padded(-margin)
+
+    holder = {id(text): patch for text, patch in sheet.inside}
+    texts = sheet.axes.texts
+    for text in texts:
+        box, said = extent(text), text.get_text()
+        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1, said
+        if id(text) in holder:
+            around = extent(holder[id(text)])
+            assert around.x0 < box.x0 and box.x1 < around.x1 and around.y0 < box.y0 and box.y1 < around.y1, (
+                said
+            )
+        else:
+            assert not [p for p in (*sheet.boxes.values(), *holder.values()) if extent(p).overlaps(box)], said
+            crossing = [
+                line
+                for line in sheet.axes.lines
+                if _path(line).intersects_bbox(extent(text, 1), filled=False)
+            ]
+            assert not crossing, said
+        others = [
+            other.get_text()
+            for other in texts
+            if other is not text and extent(other, 0.5).overlaps(extent(text, 0.5))
+        ]
+        assert not others, (said, others)
+
+
+def _path(line):
+    return line.get_path().transformed(line.get_transform())
+
+
+def test_layout_check_sees_overlaps():
+    sheet = Diagram(40, 20)
+    sheet.box("block", (10, 10), (12, 8), "block")
+    sheet.arrow((16, 10), (39, 10))
+    sheet.label((28, 12), "clear")
+    check_layout(sheet)
+    for at in ((28, 10), (17, 12), (39.5, 5)):
+        spoiled = Diagram(40, 20)
+        spoiled.box("block", (10, 10), (12, 8), "block")
+        spoiled.arrow((16, 10), (39, 10))
+        spoiled.label(at, "over")
+        with pytest.raises(AssertionError):
+            check_layout(spoiled)
+    spoiled = Diagram(40, 20)
+    spoiled.box("block", (10, 10), (4, 8), "too long a title")
+    with pytest.raises(AssertionError):
+        check_layout(spoiled)
+
+
+def test_pictures_are_legible_and_small():
+    """At a page's 800 pixels no letter is set below 10 px, and a figure costs a notebook little."""
+    for figure in FIGURES:
+        sheet = drawn(figure, (), "rtfs-net-4")
+        pixels_per_point = 800 / (72 * sheet.figure.get_figwidth())
+        assert min(text.get_fontsize() for text in sheet.axes.texts) * pixels_per_point >= 10
+        encoded = re.search(r"base64,([^\"]+)", figure().html).group(1)
+        assert len(encoded) < 90_000
