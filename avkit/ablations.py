@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from avkit.complexity import measure
 from avkit.errors import InputError
+from avkit.fast import use as use_fast_form
 from avkit.iianet import IIANet, IIANetConfig, IntraA
 from avkit.layers import ConvNormAct, GlobalLayerNorm, upsample
 from avkit.registry import create_model
@@ -272,7 +273,7 @@ def create(name: str, changes: RTFSNetChanges | IIANetChanges, **overrides) -> n
         raise InputError(
             f"{name} is an {type(plain).__name__}; {type(changes).__name__} is for {family.__name__}"
         )
-    model = changes.build(plain.config)
+    model = use_fast_form(changes.build(plain.config))
     model.changes = changes
     return model
 

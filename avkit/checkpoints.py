@@ -214,11 +214,12 @@ def read_config(name_or_path: str | os.PathLike) -> tuple[Path, dict]:
     return folder, config
 
 
-def load_model(name_or_path: str | os.PathLike) -> nn.Module:
+def load_model(name_or_path: str | os.PathLike, *, fast: bool = True) -> nn.Module:
     """A trained network in eval mode.
 
     Args:
         name_or_path: a bundled name such as "rtfs-net-tiny", or a folder written by `save_model`.
+        fast: give the network's blocks their fast form where it can be had (see `avkit.fast`).
 
     Returns:
         What `create_model` returns, with `.config`, `.lips` (its lip encoder, or None; not among `parameters()`) and
@@ -232,7 +233,7 @@ def load_model(name_or_path: str | os.PathLike) -> nn.Module:
         tensors = load_file(folder / "model.safetensors")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / 'model.safetensors'} cannot be read ({error})") from None
-    model = create_model(config["preset"], **config["overrides"])
+    model = create_model(config["preset"], fast=fast, **config["overrides"])
     own = {key: value for key, value in tensors.items() if not key.startswith("lips.")}
     _load_exactly(model, own, folder)
     lips = None

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from avkit.errors import InputError
+from avkit.fast import readable
 from avkit.layers import ChannelScale, DepthwiseConv1d
 from avkit.signal import SAMPLE_RATE, frames_for
 
@@ -73,7 +74,7 @@ def measure(
     try:
         with torch.no_grad():
             counter, scalings = FlopCounterMode(display=False, depth=depth), _Scalings(model)
-            with counter, scalings:
+            with readable(model), counter, scalings:  # the counter knows PyTorch's operations, not compiled ones
                 model(mixture, lips)
             timing = _time(model, mixture, lips) if latency else None
             peak = _peak_memory(model, mixture, lips) if memory else None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from avkit.errors import InputError
+from avkit.fast import use as use_fast_form
 from avkit.iianet import IIANet, IIANetConfig
 from avkit.rtfs import RTFSNet, RTFSNetConfig
 
@@ -78,11 +79,12 @@ def find_preset(name: str) -> Preset:
     raise InputError(f"there is no network named {name!r}; {hint}")
 
 
-def create_model(name: str, **overrides) -> nn.Module:
+def create_model(name: str, *, fast: bool = True, **overrides) -> nn.Module:
     """Build a network with random weights.
 
     Args:
         name: one of `list_models()`.
+        fast: give its blocks their fast form where it can be had (see `avkit.fast`); the readable form computes the same.
         overrides: fields of the network's configuration to change, such as `repeats=6`.
 
     Raises:
@@ -93,4 +95,5 @@ def create_model(name: str, **overrides) -> nn.Module:
     unknown = sorted(set(overrides) - fields)
     if unknown:
         raise InputError(f"{name} has no setting {', '.join(unknown)}; its settings are {', '.join(sorted(fields))}")
-    return preset.network(dataclasses.replace(preset.config, **overrides))
+    model = preset.network(dataclasses.replace(preset.config, **overrides))
+    return use_fast_form(model) if fast else model

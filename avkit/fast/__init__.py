@@ -1,0 +1,11 @@
+"""The same networks, several times faster on a CPU: compiled operations in place of the readable ones, equal outputs.
+
+`use(model)` switches a network's blocks to the fast forms in `modules`, `use(model, False)` switches back; weights, names
+and results stay what they were. `create_model` and `load_model` do it by themselves (`fast=False`: they do not).
+`avkit.fast.available()` says whether the compiled operations can be had, `why_not()` what is missing.
+"""
+
+from avkit.fast.modules import in_use, readable, use
+from avkit.fast.native import available, why_not
+
+__all__ = ["available", "in_use", "readable", "use", "why_not"]

@@ -1,0 +1,245 @@
+"""The compiled operations as differentiable functions of contiguous float32 CPU tensors.
+
+Each keeps only its inputs (and two numbers per item where it normalises) for the backward pass.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import interpolate
+
+from avkit.fast.native import load
+
+_LONG, _FLOAT = ctypes.c_int64, ctypes.c_float
+
+
+@dataclass(frozen=True)
+class Taps:
+    """A depthwise convolution's geometry; `kernel` (0, 0) stands for none."""
+
+    kernel: tuple[int, int] = (0, 0)
+    stride: int = 1
+    before: tuple[int, int] = (0, 0)  # zeros before each axis
+    after: tuple[int, int] = (0, 0)
+
+    def out(self, height: int, width: int) -> tuple[int, int]:
+        """Sizes after the convolution."""
+        if self.kernel == (0, 0):
+            return height, width
+        sizes = zip((height, width), self.kernel, self.before, self.after, strict=True)
+        return tuple((size + before + after - taps) // self.stride + 1 for size, taps, before, after in sizes)
+
+
+def _at(tensor: Tensor | None) -> ctypes.c_void_p | None:
+    return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
+
+
+def _longs(*numbers: int) -> list[ctypes.c_int64]:
+    return [_LONG(number) for number in numbers]
+
+
+def _plane(x: Tensor) -> tuple[int, int]:
+    """Height and width of (B, C, T) or (B, C, T, F)."""
+    return (1, x.shape[2]) if x.dim() == 3 else (x.shape[2], x.shape[3])
+
+
+class NormAct(torch.autograd.Function):
+    """Depthwise convolution (or none), gLN, activation: (B, C, …) -> (B, C, …)."""
+
+    @staticmethod
+    def forward(ctx, x, taps: Taps, weight, bias, gamma, beta, eps: float, slope):
+        x = x.contiguous()
+        height, width = _plane(x)
+        out_height, out_width = taps.out(height, width)
+        shape = (*x.shape[:2], out_width) if x.dim() == 3 else (*x.shape[:2], out_height, out_width)
+        out, mean, rstd = x.new_empty(shape), x.new_empty(len(x)), x.new_empty(len(x))
+        ctx.sizes = (*x.shape[:2], height, width, out_height, out_width)
+        ctx.taps, ctx.slope = taps, slope if isinstance(slope, float) else float(slope)
+        arguments = [_at(tensor) for tensor in (x, weight, bias, gamma, beta)]
+        load().avkit_norm_forward(
+            *_geometry(ctx), *arguments, _FLOAT(eps), _FLOAT(ctx.slope), *(_at(t) for t in (out, mean, rstd)), _threads()
+        )
+        ctx.save_for_backward(x, weight, bias, gamma, beta, mean, rstd)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        grad = grad.contiguous()
+        x, weight, bias, gamma, beta, mean, rstd = ctx.saved_tensors
+        learnt = ctx.needs_input_grad[7]
+        dx, dgamma, dbeta = torch.empty_like(x), torch.empty_like(gamma), torch.empty_like(beta)
+        dweight, dbias = (None if t is None else torch.empty_like(t) for t in (weight, bias))
+        dslope = x.new_empty(1) if learnt else None
+        load().avkit_norm_backward(
+            *_geometry(ctx),
+            *(_at(t) for t in (x, weight, bias, gamma, beta, mean, rstd)),
+            _FLOAT(ctx.slope),
+            *(_at(t) for t in (grad, dx, dweight, dbias, dgamma, dbeta, dslope)),
+            _threads(),
+        )
+        return dx, None, dweight, dbias, dgamma, dbeta, None, dslope
+
+
+def _geometry(ctx) -> list:
+    (top, left), (high, wide) = ctx.taps.before, ctx.taps.kernel
+    return [*_longs(*ctx.sizes), high, wide, ctx.taps.stride, top, left]
+
+
+def _threads() -> int:
+    return torch.get_num_threads()
+
+
+class ScaleAct(torch.autograd.Function):
+    """Each channel times its weight, plus its bias, then the activation: (B, C, …) -> the same shape."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, slope):
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        ctx.sizes = (*x.shape[:2], x.shape[2:].numel())
+        ctx.slope = slope if isinstance(slope, float) else float(slope)
+        tensors = [_at(t) for t in (x, weight, bias)]
+        load().avkit_scale_forward(*_longs(*ctx.sizes), *tensors, _FLOAT(ctx.slope), _at(out), _threads())
+        ctx.save_for_backward(x, weight, bias)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        grad = grad.contiguous()
+        x, weight, bias = ctx.saved_tensors
+        dx, dweight = torch.empty_like(x), torch.empty_like(weight)
+        dbias = None if bias is None else torch.empty_like(bias)
+        dslope = x.new_empty(1) if ctx.needs_input_grad[3] else None
+        load().avkit_scale_backward(
+            *_longs(*ctx.sizes),
+            *(_at(t) for t in (x, weight, bias)),
+            _FLOAT(ctx.slope),
+            *(_at(t) for t in (grad, dx, dweight, dbias, dslope)),
+            _threads(),
+        )
+        return dx, dweight, dbias, dslope
+
+
+def _nearest(size: int, coarse: int) -> Tensor:
+    """Which of `coarse` positions each of `size` reads, as nearest-neighbour interpolation has it."""
+    places = torch.arange(coarse, dtype=torch.float64)
+    return interpolate(places[None, None], size=size, mode="nearest")[0, 0].long()
+
+
+class Inject(torch.autograd.Function):
+    """local · up(σ(gate)) + up(embedding) + rest; gate and embedding coarse, `rest` may be None."""
+
+    @staticmethod
+    def forward(ctx, local, gate, embedding, rest):
+        local, gate, embedding = local.contiguous(), gate.contiguous(), embedding.contiguous()
+        rest = None if rest is None else rest.contiguous()
+        fine, coarse = _plane(local), _plane(gate)
+        maps = [_nearest(*pair) for pair in zip(fine, coarse, strict=True)]
+        out = torch.empty_like(local)
+        ctx.sizes = (local.shape[0] * local.shape[1], *fine, *coarse)
+        tensors = [_at(t) for t in (*maps, local, gate, embedding, rest, out)]
+        load().avkit_inject_forward(*_longs(*ctx.sizes), *tensors, _threads())
+        ctx.save_for_backward(local, gate, *maps)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        grad = grad.contiguous()
+        local, gate, rows, columns = ctx.saved_tensors
+        dlocal, dgate, dembedding = torch.empty_like(local), torch.empty_like(gate), torch.empty_like(gate)
+        tensors = [_at(t) for t in (rows, columns, local, gate, grad, dlocal, dgate, dembedding)]
+        load().avkit_inject_backward(*_longs(*ctx.sizes), *tensors, _threads())
+        return dlocal, dgate, dembedding, grad if ctx.needs_input_grad[3] else None
+
+
+class Windows(torch.autograd.Function):
+    """Each point normalised over its channels, then windows along an axis (2 or 3) with stride 1:
+    (B, C, T, F) -> (N − window + 1, B · other, C · window)."""
+
+    @staticmethod
+    def forward(ctx, x, gamma, beta, eps: float, axis: int, window: int):
+        x = x.contiguous()
+        ctx.sizes, ctx.eps = [*_longs(*x.shape), axis, _LONG(window)], _FLOAT(eps)
+        out = x.new_empty(x.shape[axis] - window + 1, len(x) * x.shape[5 - axis], x.shape[1] * window)
+        load().avkit_windows_forward(*ctx.sizes, *(_at(t) for t in (x, gamma, beta)), ctx.eps, _at(out), _threads())
+        ctx.save_for_backward(x, gamma)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        grad = grad.contiguous()
+        x, gamma = ctx.saved_tensors
+        dx, parts = torch.empty_like(x), x.new_empty(grad.shape[1], 2, x.shape[1])
+        tensors = [_at(t) for t in (grad, dx, parts)]
+        load().avkit_windows_backward(*ctx.sizes, _at(x), _at(gamma), ctx.eps, *tensors, _threads())
+        dgamma, dbeta = parts.sum(0)
+        return dx, dgamma.view_as(gamma), dbeta.view_as(gamma), None, None, None
+
+
+class Overlap(torch.autograd.Function):
+    """The way back: windows added where they overlap, plus a bias per channel, plus `rest` (B, C, T, F)."""
+
+    @staticmethod
+    def forward(ctx, windows, bias, rest, axis: int, window: int):
+        windows, rest = windows.contiguous(), rest.contiguous()
+        ctx.sizes, ctx.shape = [*_longs(*rest.shape), axis, _LONG(window)], windows.shape
+        out = torch.empty_like(rest)
+        load().avkit_overlap_forward(*ctx.sizes, *(_at(t) for t in (windows, bias, rest, out)), _threads())
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        grad = grad.contiguous()
+        dwindows = grad.new_empty(ctx.shape)
+        load().avkit_overlap_backward(*ctx.sizes, _at(grad), _at(dwindows), _threads())
+        return dwindows, grad.sum((0, 2, 3)), grad, None, None
+
+
+class Scan(torch.autograd.Function):
+    """One layer of SRU behind its matrix product: (L, B, k · W) products, and x (L, B, W) for k = 3, -> (L, B, W)."""
+
+    @staticmethod
+    def forward(ctx, products, x, weight_c, bias, hidden: int, directions: int):
+        products = products.contiguous()
+        length, items = products.shape[:2]
+        width = directions * hidden
+        k = products.shape[2] // width
+        x = x.contiguous() if k == 3 else None
+        cells, out = products.new_empty(length, items, width), products.new_empty(length, items, width)
+        ctx.sizes = [*_longs(length, items, hidden), directions, k]
+        tensors = [_at(t) for t in (products, x, weight_c, bias, cells, out)]
+        load().avkit_sru_forward(*ctx.sizes, *tensors, _threads())
+        ctx.save_for_backward(products, x, weight_c, bias, cells)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        grad = grad.contiguous()
+        products, x, weight_c, bias, cells = ctx.saved_tensors
+        directions, hidden = ctx.sizes[3], ctx.sizes[2].value
+        dproducts, dx = torch.empty_like(products), None if x is None else torch.empty_like(x)
+        parts = products.new_empty(directions, products.shape[1], 4, hidden)
+        tensors = [_at(t) for t in (products, x, weight_c, bias, cells, grad, dproducts, dx, parts)]
+        load().avkit_sru_backward(*ctx.sizes, *tensors, _threads())
+        v_f, v_r, b_f, b_r = parts.sum(1).transpose(0, 1).flatten(1)  # each (W,)
+        return dproducts, dx, torch.cat((v_f, v_r)), torch.cat((b_f, b_r)), None, None
+
+
+def fits(*tensors: Tensor | None) -> bool:
+    """Whether the compiled operations take these: float32 on a CPU, not empty, outside of tracing."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
+        return False
+    given: Sequence[Tensor] = [tensor for tensor in tensors if tensor is not None]
+    return all(t.device.type == "cpu" and t.dtype == torch.float32 and t.numel() > 0 for t in given)

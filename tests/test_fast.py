@@ -1,0 +1,275 @@
+"""The fast form of the networks equals the readable one, falls back where it does not fit, and can be switched off."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import avkit
+from avkit import complexity, fast
+from avkit.fast import modules, native
+from avkit.iianet import IntraA
+from avkit.layers import ChannelScale, ConvNormAct, DepthwiseConv1d, GlobalLayerNorm, InjectionSum, PReLU, SameConv2d
+from avkit.layers import Reconstruction, upsample
+from avkit.rtfs import DualPathScan
+from avkit.sru import SRU
+
+needs_kernels = pytest.mark.skipif(
+    not fast.available() and "CI" not in os.environ, reason=f"no compiled operations: {fast.why_not()}"
+)
+
+
+def perturbed(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Every parameter moved away from its default, which would hide mistakes."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
+    return module
+
+
+def run(module: nn.Module, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The output, and the gradients of inputs and parameters for a random gradient of the output."""
+    inputs = [tensor.clone().requires_grad_() for tensor in inputs]
+    module.zero_grad()
+    torch.manual_seed(1)
+    output = module(*inputs)
+    output.backward(torch.randn(output.shape, generator=torch.Generator().manual_seed(2)))
+    return [output.detach(), *(t.grad for t in inputs), *(p.grad for p in module.parameters())]
+
+
+def assert_equal_forms(module: nn.Module, *shapes: tuple[int, ...], tolerance: float = 1e-4) -> None:
+    """Output and every gradient of both forms agree, relative to the largest entry; a gradient that is zero but for
+    rounding is compared with the largest of all."""
+    draw = torch.Generator().manual_seed(3)
+    inputs = [torch.randn(shape, generator=draw) for shape in shapes]
+    quick = fast.use(copy.deepcopy(module))
+    assert fast.in_use(quick) and not fast.in_use(module)
+    wanted, got = run(module, inputs), run(quick, inputs)
+    largest = max(float(t.abs().max()) for t in wanted[1:] if t is not None)
+    for number, (a, b) in enumerate(zip(wanted, got, strict=True)):
+        assert (a is None) == (b is None), f"result {number}"
+        if a is not None:
+            scale = float(a.abs().max()) + (1e-3 * largest if number else 0.0)
+            assert float((a - b).abs().max()) <= tolerance * scale, f"result {number}, shape {tuple(a.shape)}"
+
+
+def gln(channels: int) -> GlobalLayerNorm:
+    return GlobalLayerNorm(channels)
+
+
+BLOCKS = {
+    "2-D, same": (lambda: ConvNormAct(SameConv2d(6, 6, 4, groups=6, bias=False), gln(6), PReLU()), [(2, 6, 11, 13)]),
+    "2-D, halved, even": (lambda: ConvNormAct(nn.Conv2d(6, 6, 4, 2, 1, groups=6), gln(6)), [(2, 6, 12, 14)]),
+    "2-D, halved, odd": (lambda: ConvNormAct(nn.Conv2d(6, 6, 4, 2, 1, groups=6), gln(6)), [(3, 6, 11, 17)]),
+    "1-D, five taps": (lambda: ConvNormAct(DepthwiseConv1d(7, 5), gln(7), nn.ReLU()), [(2, 7, 33)]),
+    "1-D, halved": (lambda: ConvNormAct(DepthwiseConv1d(7, 5, stride=2), gln(7)), [(2, 7, 34)]),
+    "1-D, three taps": (lambda: ConvNormAct(DepthwiseConv1d(7, 3, bias=False), gln(7)), [(2, 7, 5)]),
+    "1-D, one tap": (lambda: ConvNormAct(DepthwiseConv1d(7, 1, bias=False), gln(7)), [(2, 7, 9)]),
+    "long planes": (lambda: ConvNormAct(DepthwiseConv1d(2, 5), gln(2), PReLU()), [(1, 2, 9001)]),
+    "1×1": (lambda: ConvNormAct(nn.Conv2d(6, 8, 1), gln(8), PReLU()), [(2, 6, 5, 7)]),
+    "1×1 without bias": (lambda: ConvNormAct(nn.Conv1d(6, 8, 1, bias=False), gln(8), nn.ReLU()), [(2, 6, 5)]),
+    "wide dense": (lambda: ConvNormAct(nn.Conv1d(6, 8, 3, padding=1), gln(8)), [(2, 6, 5)]),
+    "scale": (lambda: ConvNormAct(ChannelScale(6), act=PReLU()), [(2, 6, 11, 14)]),
+    "scale, 1-D": (lambda: ConvNormAct(DepthwiseConv1d(6, 1), act=nn.ReLU()), [(2, 6, 11)]),
+    "batch norm": (lambda: ConvNormAct(nn.Conv1d(6, 6, 1), nn.BatchNorm1d(6), PReLU()), [(4, 6, 11)]),
+    "injection from coarse": (lambda: InjectionSum(6, 4, 2, gln), [(2, 6, 11, 14), (2, 6, 5, 7)]),
+    "injection from fine": (lambda: InjectionSum(6, 4, 2, gln), [(2, 6, 5, 7), (2, 6, 11, 14)]),
+    "injection, 1-D": (lambda: InjectionSum(6, 3, 1, gln), [(2, 6, 29), (2, 6, 7)]),
+    "scan over frequency": (lambda: DualPathScan(6, 3, 4, 8, 2), [(2, 6, 11, 14)]),
+    "scan over time": (lambda: DualPathScan(6, 2, 8, 5, 3), [(2, 6, 9, 4)]),
+    "SRU": (lambda: SRU(24, 16, 3), [(9, 5, 24)]),
+    "SRU, one way": (lambda: SRU(24, 24, 2, bidirectional=False), [(7, 3, 24)]),
+    "SRU, one step": (lambda: SRU(4, 3, 1), [(1, 2, 4)]),
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_and_their_gradients_are_equal(name):
+    make, shapes = BLOCKS[name]
+    torch.manual_seed(0)
+    assert_equal_forms(perturbed(make()), *shapes)
+
+
+@needs_kernels
+def test_reconstruction_adds_its_residuals():
+    torch.manual_seed(0)
+    module = perturbed(Reconstruction(4, 4, 3, 2, gln))
+
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, fine, middle, coarse, g):
+            return self.inner([fine, middle, coarse], g)
+
+    assert_equal_forms(Joined(), (2, 4, 21, 17), (2, 4, 10, 8), (2, 4, 5, 4), (2, 4, 5, 4))
+
+
+@needs_kernels
+@pytest.mark.parametrize(("fine", "coarse"), [(64, 8), (61, 7), (13, 12), (40, 1)])
+def test_intra_attention_counts_each_coarse_position_as_often_as_it_is_repeated(fine, coarse):
+    torch.manual_seed(0)
+    readable = perturbed(IntraA(6, kernel=1))
+    quick = fast.use(copy.deepcopy(readable))
+    m, n = torch.randn(2, 6, fine), torch.randn(2, 6, coarse)
+    torch.testing.assert_close(quick.repeated(m, n), readable(m, upsample(n, m)), rtol=1e-4, atol=1e-5)
+
+
+SIZES = [
+    ("rtfs-net-tiny", {}, 12_345),
+    ("rtfs-net-4", {"repeats": 2}, 9_000),
+    ("rtfs-net-4", {"repeats": 1, "levels": 4}, 8_192),
+    ("iianet-tiny", {}, 7_777),
+    ("iianet", {"cycles": 3, "fusion_cycles": 2}, 4_001),
+]
+
+
+@needs_kernels
+@pytest.mark.parametrize(("name", "overrides", "samples"), SIZES, ids=lambda value: str(value))
+@pytest.mark.parametrize("training", [False, True])
+def test_networks_and_their_gradients_are_equal(name, overrides, samples, training):
+    torch.manual_seed(0)
+    model = perturbed(avkit.create_model(name, fast=False, **overrides)).train(training)
+    assert_equal_forms(model, (2, samples), (2, 512, max(1, samples * 25 // 16_000)), tolerance=2e-4)
+
+
+@needs_kernels
+@pytest.mark.soak
+def test_networks_are_equal_over_many_random_shapes():
+    draw = torch.Generator().manual_seed(4)
+    for trial in range(60):
+        name, overrides, _ = SIZES[trial % len(SIZES)]
+        samples = int(torch.randint(8_192, 40_000, (), generator=draw))
+        batch = int(torch.randint(1, 4, (), generator=draw))
+        torch.manual_seed(trial)
+        model = perturbed(avkit.create_model(name, fast=False, **overrides), trial).train(trial % 2 == 0)
+        assert_equal_forms(model, (batch, samples), (batch, 512, samples * 25 // 16_000), tolerance=5e-4)
+
+
+@needs_kernels
+def test_both_forms_share_weights_and_names_and_can_be_exchanged():
+    model = avkit.create_model("rtfs-net-tiny")
+    assert fast.in_use(model)
+    weights = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
+    fast.use(model, False)
+    assert not fast.in_use(model)
+    assert weights == {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
+    assert not fast.in_use(avkit.create_model("rtfs-net-tiny", fast=False))
+    assert fast.in_use(copy.deepcopy(fast.use(model)))
+    with fast.readable(model):
+        assert not fast.in_use(model)
+    assert fast.in_use(model)
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["rtfs-net-tiny", "iianet-tiny"])
+def test_other_dtypes_autocast_and_tracing_take_the_readable_way(name):
+    torch.manual_seed(0)
+    quick = avkit.create_model(name).eval()
+    slow = fast.use(copy.deepcopy(quick), False)
+    mixture, lips = torch.randn(1, 8_000), torch.randn(1, 512, 12)
+    with torch.no_grad():
+        for cast in (lambda x: x.double(), lambda x: x):
+            a, b = (cast(copy.deepcopy(m))(cast(mixture), cast(lips)) for m in (quick, slow))
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.testing.assert_close(quick(mixture, lips), slow(mixture, lips), rtol=0, atol=0)
+        exported = torch.export.export(quick, (mixture, lips)).module()
+        torch.testing.assert_close(exported(mixture, lips), slow(mixture, lips), rtol=1e-4, atol=1e-5)
+
+
+@needs_kernels
+def test_hooks_see_every_block_that_they_wait_for():
+    model = avkit.create_model("rtfs-net-tiny").eval()
+    seen = []
+    conv = model.rtfs_block.projection.conv
+    handle = conv.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    mixture, lips = torch.randn(1, 8_000), torch.randn(1, 512, 12)
+    with torch.no_grad():
+        watched = model(mixture, lips)
+        handle.remove()
+        torch.testing.assert_close(model(mixture, lips), watched, rtol=1e-4, atol=1e-5)
+    assert len(seen) == model.config.repeats
+
+
+def test_counts_are_those_of_the_readable_form():
+    sizes = [
+        complexity.measure(avkit.create_model("rtfs-net-tiny", fast=form), seconds=1.0).macs for form in (True, False)
+    ]
+    assert sizes[0] == sizes[1] > 0
+
+
+@needs_kernels
+def test_threads_do_not_disturb_each_other():
+    model = avkit.create_model("rtfs-net-tiny").eval()
+    inputs = [(torch.randn(1, 8_000), torch.randn(1, 512, 12)) for _ in range(4)]
+    with torch.no_grad():
+        wanted = [model(*pair) for pair in inputs]
+    got: dict[int, torch.Tensor] = {}
+
+    def work(number: int) -> None:
+        with torch.no_grad():
+            for _ in range(3):
+                got[number] = model(*inputs[number])
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for number, output in enumerate(wanted):
+        assert torch.equal(got[number], output)
+
+
+@needs_kernels
+def test_nan_is_not_hidden():
+    model = avkit.create_model("rtfs-net-tiny").eval()
+    model.rtfs_block.projection.norm.weight.data[0] = float("nan")
+    assert model(torch.randn(1, 8_000), torch.randn(1, 512, 12)).isnan().any()
+
+
+def _in_a_new_process(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_one_variable_switches_the_kernels_off():
+    code = "import avkit; from avkit import fast; print(fast.in_use(avkit.create_model('rtfs-net-tiny')), fast.why_not())"
+    assert _in_a_new_process(code, AVKIT_KERNELS="0").split() == "False switched off by AVKIT_KERNELS=0".split()
+
+
+def test_without_a_compiler_networks_stay_readable_and_the_reason_is_said(tmp_path):
+    code = "import avkit; from avkit import fast; print(fast.in_use(avkit.create_model('iianet-tiny'))); print(fast.why_not())"
+    answer = _in_a_new_process(code, PATH=str(tmp_path), AVKIT_CACHE=str(tmp_path))
+    assert answer.startswith("False") and "no C++ compiler" in answer
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "kernels").write_text("a file where the folder should be")
+    code = "from avkit import fast; print(fast.why_not())"
+    assert str(tmp_path / "kernels") in _in_a_new_process(code, AVKIT_CACHE=str(tmp_path))
+
+
+@needs_kernels
+def test_the_library_follows_its_source_and_processor(monkeypatch):
+    name = native._fingerprint("g++")
+    monkeypatch.setattr(native, "_processor", lambda: "another one")
+    assert native._fingerprint("g++") != name
+
+
+def test_every_fast_form_is_its_readable_block():
+    for readable, quick in modules.FORMS.items():
+        assert issubclass(quick, readable)
