@@ -173,6 +173,8 @@ def _room(width: int, height: int, number: int) -> np.ndarray:
 
 def _paint(image: np.ndarray, actor: Actor, k: int) -> None:
     """Lay one actor over the image, in place."""
+    from PIL import Image
+
     who, motion = person(actor.look), actor.motion
     to_scene, shift = _placement(who, motion, k)
     rgb = _speaking(actor.look, actor.mouths[k])
@@ -182,16 +184,14 @@ def _paint(image: np.ndarray, actor: Actor, k: int) -> None:
     x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int), [image.shape[1], image.shape[0]])
     if x0 >= x1 or y0 >= y1:
         return
-    rows, columns = np.mgrid[y0:y1, x0:x1]
     back = np.linalg.inv(to_scene)
-    x = back[0, 0] * (columns - shift[0]) + back[0, 1] * (rows - shift[1])
-    y = back[1, 0] * (columns - shift[0]) + back[1, 1] * (rows - shift[1])
+    offset = back @ (np.array([x0, y0]) - shift)
+    coefficients = (back[0, 0], back[0, 1], offset[0], back[1, 0], back[1, 1], offset[1])
+    layers = Image.fromarray(np.concatenate([rgb, who.alpha[..., None] * 255], -1).round().clip(0, 255).astype(np.uint8), "RGBA")
+    moved = layers.transform((int(x1 - x0), int(y1 - y0)), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+    pixels = np.asarray(moved).astype(np.float64)
     region = image[y0:y1, x0:x1]
-    alpha = map_coordinates(who.alpha, [y, x], order=1)[..., None]
-    shade = 1 - 0.6 * motion.turn[k]
-    for c in range(3):
-        tone = map_coordinates(rgb[..., c], [y, x], order=1) * shade
-        region[..., c] += alpha[..., 0] * (tone - region[..., c])
+    region += pixels[..., 3:] / 255 * (pixels[..., :3] * (1 - 0.6 * motion.turn[k]) - region)
 
 
 def _placement(who: Person, motion: Motion, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -57,12 +57,6 @@ def find_again(gray: np.ndarray, box: np.ndarray) -> Face | None:
     return _landmarks(chip, place, _box(boxes[best]) * _DETAIL, float(scores[best]))
 
 
-def landmarks_in(gray: np.ndarray, box: np.ndarray, score: float) -> Face:
-    """Landmarks of a face whose box is known."""
-    chip, place = cut(gray, box, CHIP_FACE * _DETAIL, _AROUND)
-    return _landmarks(chip, place, (box - np.tile(place.corner, 2)) * place.scale, score)
-
-
 def confirm(rgb: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, float] | None:
     """Whether a face, turned away perhaps, is near `box`: its box and confidence by the convolutional network, or None."""
     chip, place = cut(rgb, box, CHIP_FACE, 2.2)
