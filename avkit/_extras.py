@@ -36,6 +36,9 @@ EXTRA_OF = {
     "playwright": "test",
     "fast_bss_eval": "test",
     "ruff": "test",
+    "sru": "official",
+    "einops": "official",
+    "ninja": "official",
 }
 
 

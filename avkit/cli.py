@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("avkit.training", "train a network, or go on where a run stopped"),
     "evaluate": ("avkit.evaluation", "score a network on every mixture of a test set"),
     "separate": ("avkit.separation", "separate a recording of any length, given its talkers' lips"),
+    "bench": ("avkit.bench", "speed, memory and equality of the networks' forms, in one run"),
     "weights": ("avkit.weights", "list and download trained weights, with licence and size"),
     "course": ("avkit.teach.course", "run the notebooks, derive student versions, mark answers"),
 }

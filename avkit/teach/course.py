@@ -63,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
         derive = actions.add_parser(name, help=f"write the notebooks {text} into a folder")
         derive.add_argument("out", type=Path, metavar="OUT")
         derive.add_argument("names", nargs="*")
+        if name == "instructor":
+            derive.add_argument(
+                "--notes", action="store_true", help="with notes on each section (not for nbgrader's source folder)"
+            )
         derive.set_defaults(action=_derive, version=name)
     store = actions.add_parser("store", help="execute a notebook as it stands and keep the outputs in it")
     store.add_argument("names", nargs="+")
@@ -156,10 +160,15 @@ def _table(rows: list[Row]) -> str:
 def _derive(folder: Path, arguments: argparse.Namespace) -> int:
     from avkit.teach import versions
 
-    make = {"student": versions.student, "instructor": versions.instructor}[arguments.version]
     for path in notebooks.list_notebooks(folder, arguments.names):
         target = arguments.out / path.stem / path.name
-        notebooks.write(make(notebooks.read(path)), target)
+        if arguments.version == "student":
+            made = versions.student(notebooks.read(path))
+        else:
+            made = versions.instructor(notebooks.read(path))
+            if arguments.notes:
+                made = versions.with_notes(made, path.stem[:2])
+        notebooks.write(made, target)
         print(target)
     return 0
 

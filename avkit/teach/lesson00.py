@@ -402,3 +402,22 @@ def draw_mouths(frames: Tensor) -> Html:
     return plots.picture(
         fig, f"{len(frames)} frames of one mouth in a row, opening and closing as it speaks."
     )
+
+INSTRUCTOR = """
+**Plan, 50 minutes.** Question and sections 1–2: 10 minutes, with loudspeakers good enough to hear both voices. Section 3: 10.
+Sections 4–5: 5. The check of what is needed (6): 25; those who pass it quickly can begin with the open exercise.
+
+**What people get wrong**
+
+- They expect the wrong lips to give noise or silence. The network follows whichever lips it is shown; that is the point of the course.
+- They take the two voices for real people. Everything here is synthetic: a speech synthesiser and drawn mouths.
+- *Complex numbers*: real parts multiplied with real and imaginary with imaginary. Ask for i · i.
+- *Recurrence*: the weights of old and new swapped, or a state that does not start at 0.
+- *Attention*: softmax along the wrong axis. Ask which numbers have to add up to 1.
+
+**Questions to ask**
+
+- How would you know that the network uses the lips at all? (Swap them; hold them still; take them away.)
+- What could be heard in the output that an SI-SNR does not show, and the other way round?
+- Who could misuse such a network, and how?
+"""

@@ -486,3 +486,23 @@ def draw_phase_curve(lengths: list[int], scores: dict[str, list[float]]) -> Html
         "STOI against window length. With magnitudes kept it is highest near 16 to 32 ms and falls for long windows; "
         "with angles kept it is highest for the longest.",
     )
+
+INSTRUCTOR = """
+**Plan, 70 minutes.** Question and section 1: 10 minutes. Sections 2–3: 10. Windows and the STFT (4–5): 15. What a window
+costs (6): 10. Back again (7): 10. Phase (8) and the answer (9): 15. Cut section 8 first if time is short.
+
+**What people get wrong**
+
+- *Aliases*: they expect the 5 kHz tone to vanish or to stay at 4 kHz. Draw the mirror at half the sample rate, then let them
+  predict 7 kHz (1 kHz) before going on.
+- *Frames*: one too few (the last whole frame), or padded ones. Ask for 8 samples, length 8.
+- *Periodic and symmetric windows* look the same in any plot. The sum in section 7 is where the difference shows.
+- *The inverse*: dividing by the sum of windows instead of squared windows. Ask how often each sample was multiplied by the window.
+- *"Phase does not matter"*: true for the words at 16 ms, false for half a second, and false for SI-SNR. Have them say which claim is meant.
+
+**Questions to ask**
+
+- Which of the three opening pictures can be turned back into sound? (All of them, if the angles are kept.)
+- A window of 20 ms: how far apart are its bins, and what can it not tell apart?
+- Why would a network that looks along time get by with a short window?
+"""

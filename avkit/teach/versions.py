@@ -12,8 +12,10 @@ To mark with nbgrader: `avkit course instructor source`, then in nbgrader_config
 from __future__ import annotations
 
 import copy
+import importlib
 
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
 
 from avkit.errors import MissingPackageError
 from avkit.teach import notebooks
@@ -21,10 +23,30 @@ from avkit.teach import notebooks
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 
 
+def notes(number: str) -> str:
+    """The instructor's notes of a lesson: minutes per section, what people get wrong, questions to ask; "" if none."""
+    try:
+        lesson = importlib.import_module(f"avkit.teach.lesson{number}")
+    except ModuleNotFoundError:
+        return ""
+    return getattr(lesson, "INSTRUCTOR", "").strip()
+
+
+def with_notes(notebook: NotebookNode, number: str) -> NotebookNode:
+    """The notebook with the lesson's instructor notes below its title, in a cell tagged `instructor`."""
+    text = notes(number)
+    if text:
+        cell = new_markdown_cell(f"## For the instructor\n\n{text}", metadata={"tags": ["instructor"]})
+        cell.id = "instructor-notes"
+        notebook.cells.insert(1, cell)
+    return notebook
+
+
 def instructor(notebook: NotebookNode) -> NotebookNode:
     """Solutions in their places, between nbgrader's marks; the folded solutions and all outputs are dropped.
 
-    The result goes into nbgrader's folder `source/ASSIGNMENT/`.
+    The result goes into nbgrader's folder `source/ASSIGNMENT/`. (nbgrader would hand a note for instructors on to the
+    students, so those are added apart, by `with_notes`.)
     """
     made = copy.deepcopy(notebook)
     for exercise in notebooks.exercises(notebook):

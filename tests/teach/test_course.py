@@ -142,3 +142,13 @@ def test_hidden_errors_are_found():
     }
     made.metadata.widgets = {"application/vnd.jupyter.widget-state+json": state}
     assert "Boom" in notebooks.hidden_errors(made)[0]
+
+
+def test_every_lesson_has_notes_and_only_instructors_who_ask_get_them(repository, tmp_path):
+    for path in notebooks.list_notebooks(repository / "notebooks"):
+        text = versions.notes(path.stem[:2])
+        assert "minutes" in text.lower() and len(text.splitlines()) >= 8, f"{path.stem}: INSTRUCTOR is missing or thin"
+    assert main(["instructor", str(tmp_path), "01", "--notes", "--notebooks", str(repository / "notebooks")]) == 0
+    made = notebooks.read(next(tmp_path.glob("01_*/*.ipynb")))
+    assert notebooks.tags(made.cells[1]) == ["instructor"] and versions.notes("01") in made.cells[1].source
+    assert not any("instructor" in notebooks.tags(cell) for cell in versions.student(notebooks.read(path)).cells)

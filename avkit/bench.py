@@ -1,0 +1,297 @@
+"""`avkit bench`: speed, memory and equality of the networks' forms, measured side by side in one run.
+
+Every row times the fast form, the readable form and, with `--official DIR`, the official code, on the same weights and
+inputs. Rounds are interleaved, so that a busy moment of the machine falls on all of them; the ratio of the shortest times is
+what counts, the ratio of the medians stands beside it. Peak memory is that of a fresh process for each form.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import avkit
+from avkit import fast
+from avkit.errors import InputError
+from avkit.lips import LipEncoder
+from avkit.losses import negative_snr
+from avkit.registry import list_models
+from avkit.signal import SAMPLE_RATE, frames_for
+
+LIP_ENCODER = "lip-encoder"
+OFFICIAL = ("rtfs-net-4", "rtfs-net-6", "rtfs-net-12", "iianet", "iianet-fast", LIP_ENCODER)
+ROWS = (
+    "rtfs-net-4", "rtfs-net-12", "iianet", "rtfs-net-4:train", "iianet:train", LIP_ENCODER, "rtfs-net-tiny",
+    "iianet-tiny",
+)  # fmt: skip
+TUNABLES = "GLIBC_TUNABLES"
+
+_EXAMPLE = """examples:
+  avkit bench                                  fast against readable, every row
+  avkit bench iianet rtfs-net-4:train          chosen rows
+  avkit bench --official checkouts             against the official code; checkouts/RTFS-Net and checkouts/IIANet are
+                                               clones of the two repositories (and: pip install 'avkit[official]')
+"""
+
+
+@dataclass
+class Result:
+    """One row: times in seconds and peak memory in bytes by form; ratios are another form's over the fast form's."""
+
+    row: str
+    seconds: float
+    times: dict[str, list[float]]
+    memory: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)  # relative error of a form's output against the fast one's
+
+    def fastest(self, form: str) -> float:
+        return min(self.times[form])
+
+    def ratio(self, form: str, middle: Callable[[list[float]], float] = min) -> float:
+        return middle(self.times[form]) / middle(self.times["fast"])
+
+    def as_dict(self) -> dict:
+        others = [form for form in self.times if form != "fast"]
+        ratios = {
+            form: {"min/min": self.ratio(form), "median": self.ratio(form, statistics.median)} for form in others
+        }
+        return {**asdict(self), "ratios": ratios, "times real time": self.seconds / self.fastest("fast")}
+
+
+def main(argv: list[str]) -> int:
+    """Entry of `avkit bench`; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    if arguments.peak:
+        return _print_peak(arguments)
+    rows = [_checked(row) for row in arguments.rows or ROWS]
+    torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
+    if not fast.available():
+        print(f"The compiled operations are not available: {fast.why_not()}.", file=sys.stderr)
+    setting = _setting(arguments)
+    print("\n".join(f"{key}: {value}" for key, value in setting.items()), flush=True)
+    results = []
+    for number, row in enumerate(rows, 1):
+        print(f"[{number}/{len(rows)}] {row}", file=sys.stderr, flush=True)
+        results.append(_measure(row, arguments))
+        print(_line(results[-1]), flush=True)
+    print(_table(results))
+    if arguments.out:
+        _write(arguments.out, {"setting": setting, "rows": [result.as_dict() for result in results]})
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="avkit bench",
+        description="Speed, memory and equality of the networks, measured side by side.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"a network, or NETWORK:train ({', '.join(ROWS)})")
+    parser.add_argument("--official", type=Path, metavar="DIR", help="checkouts RTFS-Net and IIANet, as the baseline")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each form runs, after a warm-up (7)")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="of PyTorch (2)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of the mixture (2)")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
+    parser.add_argument("--out", type=Path, help="write the measurements to this JSON file")
+    parser.add_argument("--peak", nargs=2, metavar=("ROW", "FORM"), help=argparse.SUPPRESS)
+    return parser
+
+
+def _checked(row: str) -> str:
+    name, _, kind = row.partition(":")
+    if name not in (*list_models(), LIP_ENCODER) or kind not in ("", "train") or row == f"{LIP_ENCODER}:train":
+        raise InputError(f"there is no row {row!r}; rows are NETWORK or NETWORK:train with {', '.join(list_models())}, "
+                         f"and {LIP_ENCODER}")
+    return row
+
+
+# ------------------------------------------------------------------------------------------------------- what is run
+
+
+def _forms(name: str, official: Path | None) -> dict[str, nn.Module]:
+    """The network in each form, all with the same weights."""
+    if official is not None and name in OFFICIAL:
+        from avkit import bench_official
+
+        torch.manual_seed(0)
+        theirs = bench_official.build(name, official)
+        readable = bench_official.ours(theirs, name)
+    else:
+        torch.manual_seed(0)
+        theirs, readable = None, LipEncoder() if name == LIP_ENCODER else avkit.create_model(name)
+    fast.use(readable, False)
+    forms = {"fast": _copy(readable, name), "readable": readable}
+    return forms | ({"official": theirs} if theirs is not None else {})
+
+
+def _copy(readable: nn.Module, name: str) -> nn.Module:
+    made = LipEncoder() if name == LIP_ENCODER else avkit.create_model(name)
+    made.load_state_dict(readable.state_dict())
+    return made
+
+
+def _inputs(name: str, seconds: float) -> tuple[Tensor, ...]:
+    draw = torch.Generator().manual_seed(0)
+    samples = round(seconds * SAMPLE_RATE)
+    frames = frames_for(samples)
+    if name == LIP_ENCODER:
+        return (torch.randn(1, 1, frames, 88, 88, generator=draw),)
+    return 0.1 * torch.randn(1, samples, generator=draw), torch.randn(1, 512, frames, generator=draw)
+
+
+def _task(model: nn.Module, inputs: tuple[Tensor, ...], train: bool) -> Callable[[], Tensor]:
+    """One call, or one step of training (SNR loss and Adam), as a function that returns the output."""
+    if not train:
+        model.eval()
+
+        def call() -> Tensor:
+            with torch.no_grad():
+                return model(*inputs)
+
+        return call
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0)  # every step starts from the same weights
+    target = inputs[0][:, None].roll(100, -1)
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        output = model(*inputs)
+        output = output[:, None] if output.dim() == 2 else output
+        negative_snr(output, target).mean().backward()
+        optimizer.step()
+        return output.detach()
+
+    return step
+
+
+def _measure(row: str, arguments: argparse.Namespace) -> Result:
+    name, _, kind = row.partition(":")
+    inputs = _inputs(name, arguments.seconds)
+    forms = _forms(name, arguments.official)
+    tasks = {form: _task(model, inputs, kind == "train") for form, model in forms.items()}
+    outputs = {form: _task(model, inputs, False)() for form, model in forms.items()}
+    result = Result(row, arguments.seconds, {form: [] for form in tasks})
+    wanted = outputs.pop("fast").flatten()
+    for form, output in outputs.items():
+        result.errors[form] = float((output.flatten() - wanted).norm() / wanted.norm())
+    for form, model in forms.items():
+        model.train(kind == "train")
+        tasks[form]()
+    for _ in range(arguments.rounds):
+        for form, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            result.times[form].append(time.perf_counter() - start)
+    if not arguments.no_memory:
+        result.memory = {form: _peak(row, form, arguments) for form in tasks}
+    return result
+
+
+# ------------------------------------------------------------------------------------------------------------ memory
+
+
+def _peak(row: str, form: str, arguments: argparse.Namespace) -> int:
+    """What one run of a form adds to the resident memory of a fresh process, in bytes."""
+    command = [sys.executable, "-m", "avkit", "bench", "--peak", row, form, "--seconds", str(arguments.seconds)]
+    command += ["--threads", str(arguments.threads)]
+    command += ["--official", str(arguments.official)] if arguments.official else []
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"measuring the memory of {row}, {form}, failed: {done.stderr.strip().splitlines()[-1:]}")
+    return int(done.stdout.split()[-1])
+
+
+def _print_peak(arguments: argparse.Namespace) -> int:
+    torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
+    row, form = arguments.peak
+    name, _, kind = row.partition(":")
+    model = _forms(name, arguments.official)[form]
+    task = _task(model, _inputs(name, arguments.seconds), kind == "train")
+    torch.ones(64, 64) @ torch.ones(64, 64)  # threads and libraries are there before the count begins
+    before = _resident()
+    task()
+    task()
+    print(max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before))
+    return 0
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+# ------------------------------------------------------------------------------------------------------------ report
+
+
+def _setting(arguments: argparse.Namespace) -> dict[str, str]:
+    return {
+        "processor": f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}",
+        "threads": str(arguments.threads),
+        "PyTorch": torch.__version__,
+        "allocator": f"{platform.libc_ver()[0]} {platform.libc_ver()[1]}, {TUNABLES}={os.environ.get(TUNABLES, '')!r}",
+        "compiled operations": fast.why_not() or "yes",
+        "mixture": f"{arguments.seconds:g} s, batch 1, float32; denormals flushed to zero",
+        "rounds": str(arguments.rounds),
+        "command": f"avkit bench {' '.join(sys.argv[2:])}".strip(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _line(result: Result) -> str:
+    times = ", ".join(f"{form} {1000 * min(values):.0f} ms" for form, values in result.times.items())
+    errors = ", ".join(f"{form} {error:.1e}" for form, error in result.errors.items())
+    return f"  {result.row}: {times}; output against the fast form's: {errors}"
+
+
+def _table(results: list[Result]) -> str:
+    """Ratios against the fast form, and its speed and memory."""
+    heads = ("row", "against", "fast (ms)", "other (ms)", "min/min", "median", "memory", "error", "× real time")
+    lines = [heads]
+    for result in results:
+        for form in [form for form in result.times if form != "fast"]:
+            memory = f"{result.memory['fast'] / result.memory[form]:.0%}" if result.memory.get(form) else "–"
+            lines.append((
+                result.row,
+                form,
+                f"{1000 * result.fastest('fast'):.0f}",
+                f"{1000 * result.fastest(form):.0f}",
+                f"{result.ratio(form):.2f}",
+                f"{result.ratio(form, statistics.median):.2f}",
+                memory,
+                f"{result.errors[form]:.0e}",
+                f"{result.seconds / result.fastest('fast'):.1f}",
+            ))  # fmt: skip
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    aligned = ["  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths)))
+               for line in lines]  # fmt: skip
+    return "\n".join(["", aligned[0], "-" * len(aligned[0]), *aligned[1:], ""])
+
+
+def _write(path: Path, content: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)
+    print(f"Written to {path}.")
