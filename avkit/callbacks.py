@@ -17,8 +17,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from avkit.errors import AvkitError, CheckpointError
-
-RATE = 16000
+from avkit.signal import SAMPLE_RATE
 
 
 class TrainingError(AvkitError):
@@ -345,4 +344,4 @@ class AudioSamples(Callback):
         gain = 0.9 / float(mixture[0].abs().max().clamp_min(1e-6))
         step = trainer.global_step
         for name, sound in (("mixture", mixture[0]), ("target", target[0, 0]), ("estimate", estimate[0, 0])):
-            board.add_audio(f"validation/{name}", (sound * gain).clamp(-1, 1).cpu(), step, RATE)
+            board.add_audio(f"validation/{name}", (sound * gain).clamp(-1, 1).cpu(), step, SAMPLE_RATE)

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from avkit.data.reading import SAMPLES_PER_FRAME, SLACK, read_mouth
+from avkit.data.reading import SLACK, read_mouth
 from avkit.errors import DataError, InputError
-from avkit.signal import FRAME_RATE, SAMPLE_RATE, resample
+from avkit.signal import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, resample
 
 LIP_CONTEXT = 2  # frames on either side that the lip encoder's 3-D convolution sees
 

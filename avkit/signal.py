@@ -14,6 +14,7 @@ from avkit.errors import InputError
 
 SAMPLE_RATE = 16_000  # Hz, of both networks
 FRAME_RATE = 25  # lip frames per second, of both networks
+SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE  # 640
 
 
 class STFT(nn.Module):

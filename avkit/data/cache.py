@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from avkit.data.datasets import Mixtures, choose_variant, feature_path
-from avkit.data.reading import SAMPLES_PER_FRAME, fit_frames, read_audio, read_features, read_mouth
+from avkit.data.reading import fit_frames, read_audio, read_features, read_mouth
 from avkit.errors import DataError
 from avkit.lips import CROP_SIZE
+from avkit.signal import SAMPLES_PER_FRAME
 
 
 class Cache:

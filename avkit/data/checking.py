@@ -23,8 +23,6 @@ from tqdm import tqdm
 from avkit.data.manifests import SPLITS, Mixture, Source
 from avkit.data.mixing import parse_name
 from avkit.data.reading import (
-    SAMPLE_RATE,
-    SAMPLES_PER_FRAME,
     as_float,
     fit_frames,
     read_array,
@@ -32,6 +30,7 @@ from avkit.data.reading import (
     read_mouth,
 )
 from avkit.errors import DataError, InputError
+from avkit.signal import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 KINDS = ("mix", "s1", "s2")
 

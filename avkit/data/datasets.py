@@ -27,9 +27,10 @@ from torch.utils.data import Dataset
 from avkit.data import drawing
 from avkit.data.drawing import Draws
 from avkit.data.manifests import Mixture, Source, read_manifest
-from avkit.data.reading import SAMPLES_PER_FRAME, as_float, fit_frames, read_audio, read_features, read_mouth
+from avkit.data.reading import as_float, fit_frames, read_audio, read_features, read_mouth
 from avkit.errors import DataError, InputError
 from avkit.lips import CROP_SIZE
+from avkit.signal import SAMPLES_PER_FRAME
 
 PEAK = 0.9  # of mixtures made here, and of their sources: the loudest sample of the three
 

@@ -25,8 +25,8 @@ import numpy as np
 from avkit.data import mixing
 from avkit.data.checking import KINDS, Fault, Layout, audio_or_fault, spread
 from avkit.data.manifests import SPLITS
-from avkit.data.reading import SAMPLE_RATE, SAMPLES_PER_FRAME
 from avkit.errors import DataError, InputError
+from avkit.signal import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,8 @@ import numpy as np
 
 from avkit.errors import DataError, MissingPackageError
 from avkit.lips import FRAME_SIZE
+from avkit.signal import SAMPLE_RATE
 
-SAMPLE_RATE = 16000
-FRAME_RATE = 25
-SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE  # 640
 SLACK = 5  # frames (0.2 s) by which lips may be too short or too long for their sound
 
 # what wave, NumPy and zipfile raise for damaged bytes, which they trust in many places

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from avkit.data.reading import SAMPLES_PER_FRAME
 from avkit.lips import LipTransform
 from avkit.separation import LIP_CONTEXT, Chunk, plan_chunks
+from avkit.signal import SAMPLES_PER_FRAME
 
 
 def stream_voice(
