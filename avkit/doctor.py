@@ -7,6 +7,7 @@ Large optional packages are only looked up, so that the answer comes in seconds.
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import json
 import os
@@ -112,6 +113,23 @@ def try_checkpoints() -> str:
 
 
 # --------------------------------------------------------------------------------------- optional parts
+def try_kernels() -> str:
+    """The compiled operations, built here if they are not yet, used once."""
+    import torch
+
+    from avkit import fast
+
+    if not fast.available():
+        raise RuntimeError(fast.why_not())
+    model = avkit.create_model("iianet-tiny").eval()
+    with torch.no_grad(), fast.readable(copy.deepcopy(model)) as readable:
+        inputs = torch.randn(1, 1600), torch.randn(1, 512, 3)
+        error = (model(*inputs) - readable(*inputs)).abs().max()
+    if not error < 1e-4:
+        raise RuntimeError(f"fast and readable form differ by {error:.1e}; switch off with AVKIT_KERNELS=0")
+    return "compiled operations, equal to the readable ones"
+
+
 def installed(*packages: str) -> Callable[[], str]:
     """A trial that looks packages up by their names on PyPI, without importing them."""
 
@@ -188,6 +206,7 @@ def examine() -> list[Finding]:
         attempt("sound files", try_sound_files, base, needed=True),
         attempt("torchaudio", try_torchaudio, base, needed=True),
         attempt("networks", try_checkpoints, reinstall, needed=True),
+        attempt("fast form", try_kernels, "sudo apt install g++    (networks work without it, more slowly)"),
         attempt("notebooks", notebooks, install_line("notebooks")),
         attempt("training", installed("lightning", "jsonargparse", "tensorboard"), install_line("train")),
         attempt("corpus", try_espeak, install_line("corpus")),
