@@ -14,7 +14,7 @@ _PUBLIC = {
     "list_models": "registry",
     "load_model": "checkpoints",
     "separate": "separation",
-    "separate_video": "separation",
+    "separate_video": "video.separating",
     "LipEncoder": "lips",
 }
 _MODULES = ("checkpoints", "complexity", "data", "evaluation", "losses", "metrics", "signal", "teach", "training")

@@ -23,6 +23,8 @@ COMMANDS = {
     "train": ("avkit.training", "train a network, or go on where a run stopped"),
     "evaluate": ("avkit.evaluation", "score a network on every mixture of a test set"),
     "separate": ("avkit.separation", "separate a recording of any length, given its talkers' lips"),
+    "separate-video": ("avkit.video.separating", "a video in, one voice and one video per person out"),
+    "faces": ("avkit.video.finding", "who is in a video and when, with mouth crops"),
     "bench": ("avkit.bench", "speed, memory and equality of the networks' forms, in one run"),
     "weights": ("avkit.weights", "list and download trained weights, with licence and size"),
     "course": ("avkit.teach.course", "run the notebooks, derive student versions, mark answers"),
@@ -37,7 +39,7 @@ def usage() -> str:
         "Audio-visual speech separation: RTFS-Net and IIANet, to learn, to reproduce, and to build on.",
         "",
         "commands:",
-        *(f"  {name:<10} {summary}" for name, (_, summary) in COMMANDS.items()),
+        *(f"  {name:<15} {summary}" for name, (_, summary) in COMMANDS.items()),
         "",
         "avkit COMMAND --help explains one of them, with an example. avkit --version prints the version.",
     ]

@@ -66,7 +66,10 @@ def person(index: int) -> Person:
     height, width = 480, round(460 * look.width)
     rows, columns = np.mgrid[0:height, 0:width]
     y, x = rows / 2.0, columns / (2.0 * look.width)
-    eyes, chin = np.exp(-(((y - 95) / 22) ** 2)), 1 / (1 + np.exp(-(y - 125) / 12)) * np.exp(-(((y - 150) / 60) ** 4))
+    eyes, chin = (
+        np.exp(-(((y - 95) / 22) ** 2)),
+        1 / (1 + np.exp(-(y - 125) / 12)) * np.exp(-(((y - 150) / 60) ** 4)),
+    )
     x = x - look.eyes / 2 * eyes * np.tanh((x - 113) / 25)
     y = y - look.chin / 2 * chin
     warped = np.stack([map_coordinates(rgb[..., c], [y, x], order=1, mode="nearest") for c in range(3)], -1)
@@ -103,7 +106,9 @@ def sway(frames: int, x: float, y: float, size: float, seed: int = 0) -> Motion:
     t = np.arange(frames) / FRAME_RATE
 
     def wander(amount: float) -> np.ndarray:
-        return amount * sum(np.sin(2 * np.pi * rng.uniform(0.1, 0.7) * t + rng.uniform(0, 7)) for _ in range(2))
+        return amount * sum(
+            np.sin(2 * np.pi * rng.uniform(0.1, 0.7) * t + rng.uniform(0, 7)) for _ in range(2)
+        )
 
     shown = np.ones(frames, bool)
     moved = (x + wander(0.04 * size), y + wander(0.03 * size), size * (1 + wander(0.01)), wander(0.03))
@@ -187,8 +192,12 @@ def _paint(image: np.ndarray, actor: Actor, k: int) -> None:
     back = np.linalg.inv(to_scene)
     offset = back @ (np.array([x0, y0]) - shift)
     coefficients = (back[0, 0], back[0, 1], offset[0], back[1, 0], back[1, 1], offset[1])
-    layers = Image.fromarray(np.concatenate([rgb, who.alpha[..., None] * 255], -1).round().clip(0, 255).astype(np.uint8), "RGBA")
-    moved = layers.transform((int(x1 - x0), int(y1 - y0)), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+    layers = Image.fromarray(
+        np.concatenate([rgb, who.alpha[..., None] * 255], -1).round().clip(0, 255).astype(np.uint8), "RGBA"
+    )
+    moved = layers.transform(
+        (int(x1 - x0), int(y1 - y0)), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
+    )
     pixels = np.asarray(moved).astype(np.float64)
     region = image[y0:y1, x0:x1]
     region += pixels[..., 3:] / 255 * (pixels[..., :3] * (1 - 0.6 * motion.turn[k]) - region)
@@ -292,7 +301,9 @@ def write_composite(
     if sound is not None:
         silence = round(abs(sound_delay) * SAMPLE_RATE)
         sound = np.concatenate([np.zeros(silence), sound]) if sound_delay > 0 else sound[silence:]
-    with Mp4Writer(path, width, height, rate, channels, "synthetic: made by avkit.video.composite", rotation, 20) as file:
+    with Mp4Writer(
+        path, width, height, rate, channels, "synthetic: made by avkit.video.composite", rotation, 20
+    ) as file:
         for k, rgb in enumerate(render(scene)):
             file.picture(np.rot90(rgb, -turned), k / FRAME_RATE if times is None else times(k))
             if sound is not None:

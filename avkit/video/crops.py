@@ -12,8 +12,16 @@ from scipy.ndimage import map_coordinates
 
 from avkit.lips import FRAME_SIZE
 
-STABLE = (33, 36, 39, 42, 45)  # landmarks that speech hardly moves: below the nose, outer and inner corners of the eyes
-MEAN_FACE = np.array([[128.87, 137.30], [92.52, 94.37], [112.77, 94.94], [145.53, 94.53], [166.68, 93.57]])  # of STABLE
+STABLE = (
+    33,
+    36,
+    39,
+    42,
+    45,
+)  # landmarks that speech hardly moves: below the nose, outer and inner corners of the eyes
+MEAN_FACE = np.array(
+    [[128.87, 137.30], [92.52, 94.37], [112.77, 94.94], [145.53, 94.53], [166.68, 93.57]]
+)  # of STABLE
 ALIGNED = 256  # pixels, of the mean face's frame
 WINDOW = 12  # frames from the present one on over which landmarks are averaged
 MOUTH = slice(48, 68)

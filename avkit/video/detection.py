@@ -72,7 +72,9 @@ def describe(rgb: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     points = (landmarks - place.corner) * place.scale
     dlib = dlib_module()
     outline = dlib.rectangle(*(round(float(v)) for v in (*points.min(0), *points.max(0))))
-    shape = dlib.full_object_detection(outline, [dlib.point(round(float(x)), round(float(y))) for x, y in points])
+    shape = dlib.full_object_detection(
+        outline, [dlib.point(round(float(x)), round(float(y))) for x, y in points]
+    )
     return np.array(identity_model().compute_face_descriptor(chip, shape), np.float32)
 
 
@@ -126,4 +128,6 @@ def _landmarks(chip: np.ndarray, place: Place, box: np.ndarray, score: float) ->
 
 
 def _box(rectangle) -> np.ndarray:
-    return np.array([rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1], np.float64)
+    return np.array(
+        [rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1], np.float64
+    )

@@ -10,7 +10,14 @@ import numpy as np
 from avkit._extras import require
 from avkit.checkpoints import write_atomically
 
-COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0))  # Okabe and Ito
+COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (204, 121, 167),
+    (213, 94, 0),
+)  # Okabe and Ito
 _WIDTH, _MARGIN, _LEFT = 1200, 16, 150
 _INK, _FAINT, _PAPER = (20, 20, 20), (120, 120, 120), (255, 255, 255)
 
@@ -76,8 +83,12 @@ def write_overview(
 
     pictures = pictures[:4]
     across = 2 if len(pictures) > 1 else 1
-    shown = [_scaled(Image.fromarray(rgb), (_WIDTH - (across + 1) * _MARGIN) // across) for _, rgb in pictures]
-    tops = [max((i.height for i in shown[n : n + across]), default=0) + 24 for n in range(0, len(shown), across)]
+    shown = [
+        _scaled(Image.fromarray(rgb), (_WIDTH - (across + 1) * _MARGIN) // across) for _, rgb in pictures
+    ]
+    tops = [
+        max((i.height for i in shown[n : n + across]), default=0) + 24 for n in range(0, len(shown), across)
+    ]
     height = sum(tops) + len(rows) * 190 + 40 + 20 * len(notes) + 3 * _MARGIN
     page = Image.new("RGB", (_WIDTH, height), _PAPER)
     pen = ImageDraw.Draw(page)
@@ -118,7 +129,9 @@ def _draw_person(page, pen, row: dict, y: int, seconds: float) -> None:
 
     def bar(start: float, stop: float, fill: tuple, top: int, bottom: int) -> None:
         left = _LEFT + span * start / seconds
-        pen.rectangle([left, y + top, max(left, _LEFT + span * min(stop, seconds) / seconds), y + bottom], fill=fill)
+        pen.rectangle(
+            [left, y + top, max(left, _LEFT + span * min(stop, seconds) / seconds), y + bottom], fill=fill
+        )
 
     bar(0, seconds, (235, 235, 235), 102, 112)
     for start, stop in row["seen"]:
@@ -130,7 +143,9 @@ def _draw_person(page, pen, row: dict, y: int, seconds: float) -> None:
     level = row.get("level")
     if level is not None:
         pen.line([_LEFT, y + 144, _LEFT + span, y + 144], fill=(220, 220, 220))
-        for n, value in enumerate(np.interp(np.linspace(0, len(level) - 1, span), np.arange(len(level)), level)):
+        for n, value in enumerate(
+            np.interp(np.linspace(0, len(level) - 1, span), np.arange(len(level)), level)
+        ):
             if value > 0.004:
                 pen.line([_LEFT + n, y + 144 - 28 * value, _LEFT + n, y + 144 + 28 * value], fill=_INK)
 

@@ -14,7 +14,12 @@ from avkit.iianet import IIANet
 from avkit.lips import LipEncoder
 
 AUTOMATIC = "auto"
-_REAL = ("iianet-lrs2", "iianet-lrs3", "iianet-vox2", "rtfs-net-lrs2")  # of `avkit weights`, trained on real faces
+_REAL = (
+    "iianet-lrs2",
+    "iianet-lrs3",
+    "iianet-vox2",
+    "rtfs-net-lrs2",
+)  # of `avkit weights`, trained on real faces
 
 SYNTHETIC_CAUTION = (
     "separated by a network that was trained on synthetic talkers only: on real faces and voices its result means nothing. "
@@ -49,7 +54,9 @@ def load_network(model: str | os.PathLike | nn.Module = AUTOMATIC) -> tuple[nn.M
             "own: avkit weights get lip-encoder-iianet (or lip-encoder-rtfs-net) says where, and takes the file with --from FILE"
         )
     if getattr(network.config, "n_src", 1) != 1:
-        raise InputError(f"{name} gives {network.config.n_src} voices without regard to lips; wanted one that gives one")
+        raise InputError(
+            f"{name} gives {network.config.n_src} voices without regard to lips; wanted one that gives one"
+        )
     return network.eval(), name, caution(network, name)
 
 

@@ -19,9 +19,8 @@ from avkit.lips import FRAME_SIZE
 from avkit.signal import FRAME_RATE
 from avkit.video.crops import Aligner
 from avkit.video.reading import Video, frames, picture
-from avkit.video.tracking import track_faces
+from avkit.video.tracking import SEEN, track_faces
 from avkit.video.tracks import Person, Stretch, Track, boxes_of, find_people, read_tracks
-from avkit.video.tracking import SEEN
 
 LONGEST = 1920  # pixels along the longer side of the picture that crops are cut from
 _PIXELS = FRAME_SIZE * FRAME_SIZE
@@ -109,7 +108,11 @@ def find_faces(video: Video, folder: Path, shortest: float, watch: Callable[[str
     tracks, cuts = read_tracks(folder)
     people, left_out = find_people(tracks, min(shortest, 0.5 * count / FRAME_RATE))
     if not people:
-        seen = f"a face for {max(len(t.state) for t in left_out) / FRAME_RATE:.1f} s at most" if left_out else "no face"
+        seen = (
+            f"a face for {max(len(t.state) for t in left_out) / FRAME_RATE:.1f} s at most"
+            if left_out
+            else "no face"
+        )
         raise InputError(
             f"in {video.path} there is {seen}; wanted at least one, frontal or nearly so, at least 40 pixels wide in a picture "
             f"of 640, for {shortest} s"
@@ -138,7 +141,9 @@ def cut_mouths(
             if present:
                 gray = picture(frame, video, LONGEST)
             for person, index, stretch in present:
-                crop = aligners[person.number][index].crop(k - stretch.start, gray, gray.shape[1] / video.width)
+                crop = aligners[person.number][index].crop(
+                    k - stretch.start, gray, gray.shape[1] / video.width
+                )
                 crop.tofile(files[person.number])
             progress(k + 1)
     finally:

@@ -21,7 +21,9 @@ from avkit._extras import require
 from avkit.errors import DataError, InputError
 from avkit.signal import FRAME_RATE, SAMPLE_RATE
 
-_JUMP = 0.02  # seconds by which sound may be off its time stamps before silence is filled in, or samples dropped
+_JUMP = (
+    0.02  # seconds by which sound may be off its time stamps before silence is filled in, or samples dropped
+)
 _SEEK_BACK = 1.0  # seconds to begin decoding before the frame that is wanted
 
 log = logging.getLogger("avkit")
@@ -95,10 +97,14 @@ def probe(path: str | os.PathLike, need_audio: bool = False) -> Video:
         stream = container.streams.video[0]
         audio = container.streams.audio[0] if container.streams.audio else None
         if need_audio and audio is None:
-            raise InputError(f"{path} has no sound, so there is nothing to separate; `avkit faces` finds faces without it")
+            raise InputError(
+                f"{path} has no sound, so there is nothing to separate; `avkit faces` finds faces without it"
+            )
         first = next(_decoded(container, stream), None)
         if first is None:
-            raise DataError(f"{path} holds a video stream of which no picture can be decoded: it is damaged or cut short")
+            raise DataError(
+                f"{path} holds a video stream of which no picture can be decoded: it is damaged or cut short"
+            )
         starts = [first.time or 0.0]
         if audio is not None:
             starts.append(float((audio.start_time or 0) * audio.time_base))
@@ -245,7 +251,9 @@ def write_sound(video: Video, path: Path) -> int:
             samples.tofile(file)
             written += len(samples)
     if written == 0:
-        raise DataError(f"{video.path} has a sound stream of which nothing can be decoded: it is damaged or cut short")
+        raise DataError(
+            f"{video.path} has a sound stream of which nothing can be decoded: it is damaged or cut short"
+        )
     return written
 
 
@@ -259,11 +267,21 @@ def _write_silence(file, count: int) -> None:
 def _sound(video: Video, container) -> Iterator[tuple[int, np.ndarray]]:
     """(first sample on the common clock, float32 samples at 16 kHz), resampled without a break where the file has none."""
     stream = container.streams.audio[0]
-    begun, taken, given, rate, resampler = None, 0, 0, 0, None  # of the stretch without breaks: start in s, samples in, out
+    begun, taken, given, rate, resampler = (
+        None,
+        0,
+        0,
+        0,
+        None,
+    )  # of the stretch without breaks: start in s, samples in, out
     for frame in _decoded(container, stream):
         time = None if frame.time is None else frame.time - video.origin
         expected = None if begun is None else begun + taken / rate
-        broken = expected is None or frame.sample_rate != rate or (time is not None and abs(time - expected) > _JUMP)
+        broken = (
+            expected is None
+            or frame.sample_rate != rate
+            or (time is not None and abs(time - expected) > _JUMP)
+        )
         if broken:
             if resampler is not None:
                 yield round(begun * SAMPLE_RATE) + given, _mono(resampler.resample(None))

@@ -21,7 +21,10 @@ from avkit.video import detection
 from avkit.video.models import dlib_module
 from avkit.video.reading import Video, frames, picture
 
-SEEN, FOLLOWED = 1, 2  # how a frame's box was found: by a detector, with landmarks; by the correlation tracker, without
+SEEN, FOLLOWED = (
+    1,
+    2,
+)  # how a frame's box was found: by a detector, with landmarks; by the correlation tracker, without
 
 RECORD = np.dtype(
     [
@@ -40,7 +43,10 @@ _SEARCHED = 640  # of the one that is searched for new faces
 _TINY = 400  # a picture no longer than this is searched at twice its size
 _SEARCH_EVERY = 5  # frames
 _SMALL_EVERY = 25  # frames between searches for faces of 40 to 80 pixels
-_CONFIRM_AFTER, _CONFIRM_EVERY = 12, 25  # frames without a frontal face until the convolutional detector is asked, and again
+_CONFIRM_AFTER, _CONFIRM_EVERY = (
+    12,
+    25,
+)  # frames without a frontal face until the convolutional detector is asked, and again
 _WEAKEST = 5.0  # peak-to-sidelobe ratio below which the correlation tracker has lost its face
 _DESCRIBE_AT = (3, 15, 40, 80)  # frames of a track in which its identity is described; then every 150
 _CUT, _CUT_RATIO = 14.0, 3.5  # gray levels of mean change that a cut makes, and against the median before
@@ -60,7 +66,13 @@ class _Live:
 
     def as_dict(self) -> dict:
         last = None if self.last_seen is None else self.last_seen.tolist()
-        return {"number": self.number, "box": self.box.tolist(), "seen": self.seen, "lost": self.lost, "last_seen": last}
+        return {
+            "number": self.number,
+            "box": self.box.tolist(),
+            "seen": self.seen,
+            "lost": self.lost,
+            "last_seen": last,
+        }
 
     @classmethod
     def from_dict(cls, state: dict) -> _Live:
@@ -100,20 +112,27 @@ class Tracker:
             self.cuts.append(k)
             self._live = []
         found = {track.number: self._follow(track, gray, rgb) for track in self._live}
-        self._live = [track for track in self._live if track.number in found and found[track.number] is not False]
+        self._live = [
+            track for track in self._live if track.number in found and found[track.number] is not False
+        ]
         self._one_face_each(found)
         if cut or not self._live or k % _SEARCH_EVERY == 0:
             small = cut or self._before is None or k % _SMALL_EVERY == 0 or max(searched.shape) <= _TINY
             found |= self._search(gray, searched, small)
         self._before = gray
         records = [self._record(k, track, found[track.number]) for track in self._live]
-        return records, [self._described(k, t, found[t.number], rgb) for t in self._live if self._due(t, found[t.number])]
+        return records, [
+            self._described(k, t, found[t.number], rgb) for t in self._live if self._due(t, found[t.number])
+        ]
 
     # ------------------------------------------------------------------------------------------------ one frame's work
 
     def _is_cut(self, searched: np.ndarray) -> bool:
         """Whether the picture has little to do with the one before."""
-        rows, columns = np.linspace(0, len(searched), 37).astype(int), np.linspace(0, searched.shape[1], 65).astype(int)
+        rows, columns = (
+            np.linspace(0, len(searched), 37).astype(int),
+            np.linspace(0, searched.shape[1], 65).astype(int),
+        )
         sums = np.add.reduceat(np.add.reduceat(searched.astype(np.float32), rows[:-1], 0), columns[:-1], 1)
         thumb = sums / np.outer(np.diff(rows).clip(1), np.diff(columns).clip(1))
         before, self._thumb = self._thumb, thumb

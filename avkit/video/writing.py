@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import tempfile
@@ -15,16 +16,20 @@ from avkit._extras import require
 from avkit.errors import DataError
 from avkit.signal import FRAME_RATE, SAMPLE_RATE
 
-SOUND_RATE = 48_000  # Hz, of the AAC track: its encoder's delay is then 21 ms in players that do not make up for it
+SOUND_RATE = (
+    48_000  # Hz, of the AAC track: its encoder's delay is then 21 ms in players that do not make up for it
+)
 _TICKS = 90_000  # per second, of picture time stamps
 
 
-def no_space(error: OSError, path: Path) -> DataError | None:
-    """The error to raise where `error` says that a disk is full or may not be written to; None for other errors."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DataError(f"no space is left for {path}; free some, or choose another folder, and give the same command again")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return DataError(f"{path} may not be written ({os.strerror(error.errno)}); choose another folder")
+def no_space(number: int | None, path: Path) -> DataError | None:
+    """The error to raise where an error's number says that a disk is full or may not be written to; else None."""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return DataError(
+            f"no space is left for {path}; free some, or choose another folder, and give the same command again"
+        )
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return DataError(f"{path} may not be written ({os.strerror(number)}); choose another folder")
     return None
 
 
@@ -72,8 +77,10 @@ class Mp4Writer:
             layout = "mono" if channels == 1 else "stereo"
             self._sounds = self._container.add_stream("aac", rate=SOUND_RATE, layout=layout)
             size = self._sounds.codec_context.frame_size or 1024
-            self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=SOUND_RATE, frame_size=size)
-            self._given, self._sample_rate, self._layout = 0, sample_rate, layout
+            self._resampler = av.AudioResampler(
+                format="fltp", layout=layout, rate=SOUND_RATE, frame_size=size
+            )
+            self.given, self._sample_rate, self._layout = 0, sample_rate, layout
 
     def picture(self, rgb: np.ndarray, time: float) -> None:
         """Show (height, width, 3) uint8 from `time` seconds on; times increase."""
@@ -88,12 +95,12 @@ class Mp4Writer:
         import av
 
         if start is not None:
-            self._given = start
+            self.given = start
         block = np.tile(samples.astype(np.float32).clip(-1, 1), (self._channels, 1))
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=self._layout)
-        frame.sample_rate, frame.pts = self._sample_rate, self._given
+        frame.sample_rate, frame.pts = self._sample_rate, self.given
         frame.time_base = Fraction(1, self._sample_rate)
-        self._given += block.shape[1]
+        self.given += block.shape[1]
         for piece in self._resampler.resample(frame):
             self._mux(self._sounds.encode(piece))
 
@@ -120,9 +127,11 @@ class Mp4Writer:
             if error is None:
                 self.close()
         finally:
-            if self._part.exists():
-                try:
-                    self._container.close()
-                except OSError:
-                    pass  # what could not be written is removed anyway
-                self._part.unlink(missing_ok=True)
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove the file if it was not finished by `close`."""
+        if self._part.exists():
+            with contextlib.suppress(OSError):  # what could not be written is removed anyway
+                self._container.close()
+            self._part.unlink(missing_ok=True)
