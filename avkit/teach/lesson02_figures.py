@@ -26,7 +26,7 @@ def draw_voices(levels: Mapping[str, Tensor]) -> Html:
             axis.plot(np.arange(len(voice)) / SAMPLE_RATE, voice, color=colour, lw=0.5, label=f"{name} voice")
         axis.set(title=title, xlabel="time (s)", xlim=(0, len(voice) / SAMPLE_RATE))
     axes[0, 0].set_ylabel("amplitude")
-    axes[0, 0].legend(loc="lower right", fontsize=8)
+    axes[0, -1].legend(loc="lower right", fontsize=8)
     return plots.picture(
         fig,
         f"Waveforms of two voices in front of one another, {', '.join(levels)}: the second voice shrinks from panel to panel "
@@ -54,15 +54,19 @@ def draw_mask(axes, mask: Tensor, title: str, hop: int):
     return image
 
 
-def draw_masks(masks: Mapping[str, Tensor], alt: str, hop: int = 64) -> Html:
+def draw_masks(masks: Mapping[str, Tensor], hop: int = 64) -> Html:
     """Half a second of masks (F, T) side by side, up to 3 kHz; of complex ones the length."""
     fig, axes = plots.figure(2.9 * len(masks) + 0.8, 2.7, 1, len(masks), squeeze=False, sharey=True)
     for axis, (title, mask) in zip(axes[0], masks.items(), strict=True):
         image = draw_mask(axis, mask.abs().float(), title, hop)
-        axis.set(ylim=(0, 3), xlim=(0.6, 1.1))
+        axis.set(ylim=(0, 3), xlim=(0.9, 1.4))
         axis.label_outer()
     fig.colorbar(image, ax=axes[0].tolist(), label="mask", extend="max")
-    return plots.picture(fig, alt)
+    return plots.picture(
+        fig,
+        "Masks of one voice side by side: the binary one dark and bright only, the ratio mask with the same pattern in shades, "
+        "the phase-sensitive and the complex one with more contrast.",
+    )
 
 
 def _arrow(
@@ -80,16 +84,16 @@ def _arrow(
 
 def draw_phasors() -> Html:
     """One point of the plane as arrows: voice, other voice, mixture, and how near two real masks come to the voice."""
-    fig, axes = plots.figure(9.5, 3.4, 1, 2)
+    fig, axes = plots.figure(9.5, 3.8, 1, 2)
     cases = (
-        ("the voices help each other", 0.9 * np.exp(1.1j), 0.8 * np.exp(-0.25j)),
-        ("the voices cancel", 1.0 * np.exp(0.35j), 0.55 * np.exp(3.0j)),
+        ("the voices at an angle", 0.5 * np.exp(1.75j), 1.0 * np.exp(0.1j), (-0.08, 0.05)),
+        ("the voices cancel", 1.0 * np.exp(0.35j), 0.55 * np.exp(3.0j), (0.15, -0.03)),
     )
-    for axis, (title, voice, other) in zip(axes, cases, strict=True):
+    for axis, (title, voice, other, shift_s) in zip(axes, cases, strict=True):
         mixture = voice + other
         ratio = abs(voice) / (abs(voice) + abs(other))
         best = float(np.real(voice * np.conj(mixture)) / abs(mixture) ** 2)
-        _arrow(axis, 0j, voice, plots.BLUE, "S", (-0.09, 0.05))
+        _arrow(axis, 0j, voice, plots.BLUE, "S", shift_s)
         _arrow(axis, voice, mixture, plots.ORANGE, "other", (0.0, 0.05))
         _arrow(axis, 0j, mixture, "black", "X", (0.02, -0.11))
         for share, style, colour, name in (
@@ -100,8 +104,8 @@ def draw_phasors() -> Html:
             axis.plot([point.real, voice.real], [point.imag, voice.imag], ":", color=colour, lw=2)
             axis.plot(point.real, point.imag, style, color=colour, ms=9, label=name)
         axis.axline((0, 0), (mixture.real, mixture.imag), color="gray", lw=0.7, zorder=0)
-        axis.set(title=title, xlim=(-0.15, 1.55), ylim=(-0.22, 1.0), aspect="equal", xlabel="real")
-        axis.legend(loc="upper right", fontsize=8.5)
+        axis.set(title=title, xlim=(-0.15, 1.55), ylim=(-0.3, 0.85), aspect="equal", xlabel="real")
+        axis.legend(loc="lower right", fontsize=9)
     axes[0].set_ylabel("imaginary")
     return plots.picture(
         fig,
@@ -180,7 +184,7 @@ def draw_before_after(before: Tensor, after: Tensor) -> Html:
     low, high = float(min(before.min(), after.min())) - 1, float(max(before.max(), after.max())) + 1
     for gain in (0, 5, 10):
         axes.axline((low, low + gain), slope=1, color="gray", lw=0.8, ls="-" if gain == 0 else ":")
-        axes.text(low + 0.3, low + gain + 0.5, f"+{gain} dB" if gain else "no gain", fontsize=8, rotation=28)
+        axes.text(high - gain, high + 0.2, f"+{gain} dB" if gain else "no gain", fontsize=8, ha="center")
     axes.set(
         xlabel="SI-SNR in the mixture (dB)",
         ylabel="SI-SNR separated (dB)",
@@ -257,7 +261,7 @@ def draw_levels(
     """The first voice's mask, and its SI-SNR before and after masking at each level difference."""
     fig, (left, right) = plots.figure(10, 3.1, 1, 2)
     draw_mask(left, mask.abs().float(), title, hop)
-    left.set(ylim=(0, 3), xlim=(0.6, 1.1))
+    left.set(ylim=(0, 3), xlim=(0.9, 1.4))
     right.plot(levels, before, "o-", color="gray", label="mixture")
     right.plot(levels, after, "s-", color=plots.BLUE, label="masked")
     index = list(levels).index(chosen)
@@ -268,14 +272,16 @@ def draw_levels(
         xytext=(chosen, low),
         arrowprops={"arrowstyle": "->", "color": plots.RED, "lw": 2},
     )
-    right.text(chosen + 0.5, (low + high) / 2, f"+{high - low:.1f} dB", color=plots.RED, va="center")
+    right.text(
+        chosen - 0.5, (low + high) / 2 + 2, f"+{high - low:.1f} dB", color=plots.RED, va="center", ha="right"
+    )
     right.set(
         xlabel="first voice over second (dB)",
         ylabel="SI-SNR, first voice (dB)",
         ylim=(-13, 45),
-        xlim=(-11.5, 14),
+        xlim=(-16, 12),
     )
-    right.legend(loc="upper left")
+    right.legend(loc="lower right")
     return plots.picture(
         fig,
         f"{title}, first voice {chosen:+d} dB against the second: SI-SNR {low:.1f} dB in the mixture, {high:.1f} dB masked, "
