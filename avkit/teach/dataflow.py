@@ -6,9 +6,10 @@ of sound; none is typed. Blocks carry the names of the modules' attributes, so `
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +29,15 @@ RTFS_BLOCK = (
     "scan_frequency",
     "scan_time",
     "attention",
+    "reconstruction",
+    "expansion",
+)
+VISUAL_BLOCK = (
+    "gateway",
+    "projection",
+    "compression",
+    "attention",
+    "feed_forward",
     "reconstruction",
     "expansion",
 )
@@ -85,8 +95,8 @@ def _spoken(lit: tuple[str, ...]) -> str:
 
 
 def stacked(shape: tuple[int, ...]) -> str:
-    """A shape in two lines, where an arrow is short: channels, then positions."""
-    return f"{shape[0]:,}×\n{written(shape[1:])}"
+    """A shape for a short arrow: where it has three numbers, channels on a line of their own."""
+    return written(shape) if len(shape) < 3 else f"{shape[0]:,}×\n{written(shape[1:])}"
 
 
 # ---------------------------------------------------------------------------------------------------------- RTFS-Net
@@ -193,33 +203,84 @@ def rtfs_block(lit: str | Iterable[str] = (), name: str = "rtfs-net-4") -> Html:
 
 def draw_rtfs_block(lit: tuple[str, ...], name: str) -> Diagram:
     """The sheet of `rtfs_block`."""
-    found = {part: trace(name)[f"rtfs_block.{part}"] for part in RTFS_BLOCK}
-    *levels, coarse = found["compression"]
+    coarse = {
+        "scan_frequency": ("scan", "along frequency"),
+        "scan_time": ("scan", "along time"),
+        "attention": ("attention", "over time"),
+    }
+    axes = "channels ×\nframes × frequencies"
+    return _draw_block("rtfs_block", RTFS_BLOCK, coarse, axes, "sound", lit, name)
+
+
+def visual_block(lit: str | Iterable[str] = (), name: str = "rtfs-net-4") -> Html:
+    """The visual block unrolled (paper, section 3.3): the RTFS block's plan along one axis, with the shapes of two seconds.
+
+    Args:
+        lit: parts to highlight, among `VISUAL_BLOCK`.
+        name: a preset of RTFS-Net.
+
+    Raises:
+        InputError: an unknown part or network.
+    """
+    lit = lit_names(lit, VISUAL_BLOCK, "the figure of the visual block")
+    levels = find_preset(name).config.lip_levels
+    return draw_visual_block(lit, name).picture(
+        f"Dataflow of the visual block of {name}, over lip frames. Gateway, then projection to fewer channels; compression gives "
+        f"{levels} levels, and their sum G at the coarsest; G attends over frames and passes a feed-forward layer; "
+        f"reconstruction puts G back into every level; expansion, and what left the gateway is added. {_spoken(lit)}"
+    )
+
+
+def draw_visual_block(lit: tuple[str, ...], name: str) -> Diagram:
+    """The sheet of `visual_block`."""
+    coarse = {"attention": ("attention", "over frames"), "feed_forward": ("feed-forward", "1×1, conv, 1×1")}
+    return _draw_block("visual_block", VISUAL_BLOCK, coarse, "channels × lip frames", "lips", lit, name)
+
+
+def _draw_block(
+    module: str,
+    parts: tuple[str, ...],
+    coarse: Mapping[str, tuple[str, str]],
+    axes: str,
+    flow: str,
+    lit: tuple[str, ...],
+    name: str,
+) -> Diagram:
+    """Gateway, projection, compression; below, what works on G; reconstruction, expansion, residual.
+
+    Args:
+        coarse: what works on G, attribute name -> (title, note), in the order of the flow.
+        axes: what the legend calls them.
+    """
+    found = {part: trace(name)[f"{module}.{part}"] for part in parts}
+    *levels, pooled = found["compression"]
     outer = written(found["expansion"][0])
     sheet = Diagram(100, 62, lit)
     top, low = 44, 11
     tall = max(9.0, 4.0 * len(levels))
-    gateway = sheet.box("gateway", (6.5, top), (9, 9), "gateway", "1×1, PReLU")
-    projection = sheet.box("projection", (23.5, top), (11.2, 9), "projection", "1×1 conv")
-    compression = sheet.box(
-        "compression", (42.5, top), (13, tall), "compression", f"q = {len(levels)} levels"
-    )
-    frequency = sheet.box("scan_frequency", (34, low), (14, 9), "scan", "along frequency")
-    time = sheet.box("scan_time", (54.5, low), (11, 9), "scan", "along time")
-    attention = sheet.box("attention", (74, low), (11, 9), "attention", "over time")
-    restore = sheet.box("reconstruction", (69.5, top), (16.4, tall), "reconstruction", "TF-AR")
-    expansion = sheet.box("expansion", (90, top), (10.6, 9), "expansion", "1×1 conv")
+    gateway = sheet.box("gateway", (6.5, top), (9, 9), "gateway", "1×1, PReLU", flow)
+    projection = sheet.box("projection", (23.5, top), (11.2, 9), "projection", "1×1 conv", flow)
+    note = f"q = {len(levels)} levels"
+    compression = sheet.box("compression", (42.5, top), (13, tall), "compression", note, flow)
+    restore = sheet.box("reconstruction", (69.5, top), (16.4, tall), "reconstruction", "TF-AR", flow)
+    expansion = sheet.box("expansion", (90, top), (10.6, 9), "expansion", "1×1 conv", flow)
     plus = sheet.operator((90, 26), "+")
+    where = np.linspace(34, 74, len(coarse))
+    row = [
+        sheet.box(part, (x, low), (14 if len(note) > 11 else 11.5, 9), title, note, flow)
+        for x, (part, (title, note)) in zip(where, coarse.items(), strict=True)
+    ]
     down, up = 39.5, 72.0  # where G leaves compression, and enters reconstruction
 
     sheet.arrow((gateway.x, 27), gateway.bottom)
     sheet.arrow(gateway.right, projection.left)
     sheet.arrow(projection.right, compression.left)
     sheet.arrow(gateway.top, (gateway.x, 56), (98, 56), (98, plus.y), plus.right)
-    sheet.arrow((down, compression.bottom[1]), (down, frequency.top[1]))
-    sheet.arrow(frequency.right, time.left)
-    sheet.arrow(time.right, attention.left)
-    sheet.arrow((up, attention.top[1]), (up, restore.bottom[1]))
+    sheet.arrow((down, compression.bottom[1]), (down, row[0].top[1]))
+    for before, after, part in zip(row, row[1:], coarse, strict=False):
+        sheet.arrow(before.right, after.left)
+        sheet.label(((before.x + after.x) / 2, low - 3.2), stacked(found[part][0]))
+    sheet.arrow((up, row[-1].top[1]), (up, restore.bottom[1]))
     sheet.arrow(restore.right, expansion.left)
     sheet.arrow(expansion.bottom, plus.top)
     sheet.arrow(plus.bottom, (plus.x, 13))
@@ -234,13 +295,11 @@ def draw_rtfs_block(lit: tuple[str, ...], name: str) -> Diagram:
     sheet.label((14.5, top - 3.2), stacked(found["gateway"][0]))
     sheet.label((32.6, top - 3.2), stacked(found["projection"][0]))
     sheet.label((81.3, top - 3.2), stacked(found["reconstruction"][0]))
-    sheet.label((down - 1, 27), f"G  {written(coarse)}", "right")
-    sheet.label((45, low - 3.2), stacked(found["scan_frequency"][0]))
-    sheet.label((64.3, low - 3.2), stacked(found["scan_time"][0]))
-    sheet.label((up - 1, 27), f"G  {written(found['attention'][0])}", "right")
+    sheet.label((down - 1, 26), f"G  {written(pooled)}", "right")
+    sheet.label((up - 1, 26), f"G  {written(found[list(coarse)[-1]][0])}", "right")
     sheet.label((plus.x - 1, 33.5), written(found["expansion"][0]), "right")
     sheet.label((plus.x, 10.7), outer)
-    sheet.label((1, 8), _legend(name, "channels ×\nframes × frequencies"), "left", color=PALE_INK)
+    sheet.label((1, 8), _legend(name, axes), "left", color=PALE_INK)
     return sheet
 
 

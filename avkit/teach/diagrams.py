@@ -120,7 +120,8 @@ class Diagram:
         return box
 
     def _inside(self, patch: FancyBboxPatch, x: float, y: float, text: str, **style) -> None:
-        made = self.axes.text(x, y, text, ha="center", va="center", zorder=4, linespacing=1.15, **style)
+        spacing = 1.25 if "$" in text else 1.15  # formulas stand higher than words
+        made = self.axes.text(x, y, text, ha="center", va="center", zorder=4, linespacing=spacing, **style)
         self.inside.append((made, patch))
 
     def operator(self, at: tuple[float, float], sign: str) -> Box:

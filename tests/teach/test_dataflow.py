@@ -21,6 +21,11 @@ FIGURES = {  # figure -> its drawing, its blocks, presets it is drawn for
         ("rtfs-net-4", "rtfs-net-12", "rtfs-net-tiny"),
     ),
     dataflow.rtfs_block: (dataflow.draw_rtfs_block, dataflow.RTFS_BLOCK, ("rtfs-net-4", "rtfs-net-tiny")),
+    dataflow.visual_block: (
+        dataflow.draw_visual_block,
+        dataflow.VISUAL_BLOCK,
+        ("rtfs-net-4", "rtfs-net-tiny"),
+    ),
     dataflow.caf: (dataflow.draw_caf, dataflow.CAF, ("rtfs-net-4", "rtfs-net-tiny")),
     dataflow.s3: (dataflow.draw_s3, dataflow.S3, ("rtfs-net-4", "rtfs-net-tiny")),
 }
@@ -41,9 +46,7 @@ def words(sheet: Diagram) -> str:
 def test_names_are_those_of_the_network(figure, preset):
     """Every block is an attribute of the module that the figure shows (S³'s product alone is a line of its forward)."""
     model = avkit.create_model(preset)
-    module = {"rtfs_net": model, "rtfs_block": model.rtfs_block, "caf": model.caf, "s3": model.s3}[
-        figure.__name__
-    ]
+    module = model if figure is dataflow.rtfs_net else getattr(model, figure.__name__)
     missing = [name for name in FIGURES[figure][1] if not hasattr(module, name)]
     assert missing == (["product"] if figure is dataflow.s3 else [])
 
