@@ -232,7 +232,7 @@ def _speaking(look: int, mouth: np.ndarray) -> np.ndarray:
 def _seat(look: int) -> tuple[np.ndarray, ...]:
     """Where a crop lies on a portrait: for each pixel of a region its place (x, y) in the crop, weight, and skin below."""
     who = person(look)
-    a, b = (v[0] for v in crops.similarity(who.landmarks[None, list(crops.STABLE)]))
+    a = crops.similarity(who.landmarks[None, list(crops.STABLE)])[0][0]
     mouth = who.landmarks[crops.MOUTH].mean(0)
     half = FRAME_SIZE / 2
     reach = int(np.ceil(half / abs(a))) + 4
@@ -265,15 +265,13 @@ def _bar(image: np.ndarray, motion: Motion, k: int, share: float) -> None:
 # --------------------------------------------------------------------------------------------------- truth and the file
 
 
-def true_box(actor: Actor, k: int) -> np.ndarray | None:
-    """The face's box (4,) in frame k, as a detector would draw it; None where it is not shown."""
+def true_landmarks(actor: Actor, k: int) -> np.ndarray | None:
+    """The face's landmarks (68, 2) in frame k of the scene; None where it is not shown."""
     if not actor.motion.shown[k]:
         return None
     who = person(actor.look)
     matrix, shift = _placement(who, actor.motion, k)
-    centre = matrix @ ((who.box[:2] + who.box[2:]) / 2) + shift
-    half = np.array([actor.motion.size[k] * (1 - 0.75 * actor.motion.turn[k]), actor.motion.size[k]]) / 2
-    return np.concatenate([centre - half, centre + half])
+    return who.landmarks @ matrix.T + shift
 
 
 def write_composite(

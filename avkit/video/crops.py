@@ -7,6 +7,8 @@ a mean face in a frame of 256×256 pixels; the crop is centred on the mean of th
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from scipy.ndimage import map_coordinates
 
@@ -61,7 +63,7 @@ def smooth(landmarks: np.ndarray, breaks: tuple[int, ...] = ()) -> np.ndarray:
 def pieces(length: int, breaks: tuple[int, ...]) -> list[tuple[int, int]]:
     """[first, last) of the pieces that breaks cut a length into."""
     edges = [0, *sorted(b for b in breaks if 0 < b < length), length]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 class Aligner:

@@ -84,12 +84,12 @@ def _write(video, faces, work: Work) -> dict:
 
 def _write_crops(name: str, crops: np.ndarray) -> None:
     """As `numpy.savez_compressed(name, data=crops)`, a piece at a time."""
-    with zipfile.ZipFile(name, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
-        with archive.open("data.npy", "w", force_zip64=True) as file:
-            head = {"descr": "|u1", "fortran_order": False, "shape": crops.shape}
-            np.lib.format.write_array_header_1_0(file, head)
-            for first in range(0, len(crops), 250):
-                file.write(np.ascontiguousarray(crops[first : first + 250]).tobytes())
+    archive = zipfile.ZipFile(name, "w", zipfile.ZIP_DEFLATED, allowZip64=True)
+    with archive, archive.open("data.npy", "w", force_zip64=True) as file:
+        head = {"descr": "|u1", "fortran_order": False, "shape": crops.shape}
+        np.lib.format.write_array_header_1_0(file, head)
+        for first in range(0, len(crops), 250):
+            file.write(np.ascontiguousarray(crops[first : first + 250]).tobytes())
 
 
 def main(argv: list[str]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,8 +133,10 @@ def cut_mouths(
     if done.is_file():
         return
     aligners = {p.number: [Aligner(s.landmarks, s.breaks) for s in p.stretches] for p in people}
-    files = {person.number: open(_crop_file(folder, person), "ab") for person in people}
-    try:
+    with ExitStack() as stack:
+        files = {
+            person.number: stack.enter_context(open(_crop_file(folder, person), "ab")) for person in people
+        }
         begun = _resume_at(people, files, count)
         progress = watch("mouths", count)
         for k, frame in frames(video, begun):
@@ -146,9 +149,6 @@ def cut_mouths(
                 )
                 crop.tofile(files[person.number])
             progress(k + 1)
-    finally:
-        for file in files.values():
-            file.close()
     write_atomically(done, lambda name: Path(name).write_text(json.dumps({"frames": count})))
 
 

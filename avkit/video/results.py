@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -114,11 +115,14 @@ def _telling_frames(faces: Faces) -> set[int]:
         for stretch in person.stretches:
             present[stretch.start : stretch.stop] += 1
     edges = np.linspace(0, faces.frames, 5).astype(int)
-    middle = [(a + b) / 2 for a, b in zip(edges, edges[1:], strict=False)]
-    quarters = [(a, b, m) for a, b, m in zip(edges, edges[1:], middle, strict=False) if b > a]
-    return {
-        a + int(np.argmax(present[a:b] - np.abs(np.arange(a, b) - m) / (2 * (b - a)))) for a, b, m in quarters
-    }
+    chosen = set()
+    for first, last in pairwise(edges):
+        if last > first:
+            apart = np.abs(np.arange(first, last) - (first + last) / 2) / (
+                2 * (last - first)
+            )  # below 1/2 of a person
+            chosen.add(int(first + np.argmax(present[first:last] - apart)))
+    return chosen
 
 
 def write_report(path: Path, report: dict) -> None:
