@@ -465,7 +465,7 @@ INSTRUCTOR = """
 - Skin tone can be read from the features. Is that a fault? (Here it cannot harm: faces and voices are drawn apart. With
   real faces it could: a face tells age and sex, and so something of a voice. How would you find out?)
 - The correlation falls *below zero* a few frames off. Why does that happen with speech and not with music held for
-  seconds? (Syllables: some four to five a second, so half a syllable is two to three frames.)
+  seconds? (Syllables: some three to five a second, so half a syllable is about three frames.)
 - If two videos of one corpus are cut by different programs, one 40 ms off, what will training see?
 
 **If time is short** leave out the alignment in section 1 and all of section 5. **The drift in section 5** changes separation
