@@ -10,8 +10,10 @@ names it, the docstring says what was chosen. `counts` sets our parameters and M
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ from avkit.errors import InputError
 from avkit.fast import use as use_fast_form
 from avkit.iianet import IIANet, IIANetConfig, IntraA
 from avkit.layers import ConvNormAct, GlobalLayerNorm, upsample
-from avkit.registry import create_model
+from avkit.registry import create_model, find_preset
 from avkit.rtfs import CAF, DualPathScan, RTFSBlock, RTFSNet, RTFSNetConfig, SelfAttention
 
 # ------------------------------------------------------------------------------------- RTFS-Net: instead of the SRU
@@ -276,6 +278,20 @@ def create(name: str, changes: RTFSNetChanges | IIANetChanges, **overrides) -> n
     model = use_fast_form(changes.build(plain.config))
     model.changes = changes
     return model
+
+
+def changes_for(name: str, settings: Mapping[str, Any]) -> RTFSNetChanges | IIANetChanges:
+    """The changes that a mapping such as {"fusion": "concatenation"} names, for the family of a preset.
+
+    Raises:
+        InputError: unknown preset, unknown setting, or a value that it cannot take.
+    """
+    kind = RTFSNetChanges if find_preset(name).network is RTFSNet else IIANetChanges
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise InputError(f"{name} has no part {', '.join(unknown)} to change; wanted some of {', '.join(known)}")
+    return kind(**settings)
 
 
 # ------------------------------------------------------------------------------------------- beside the papers' tables

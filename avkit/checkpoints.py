@@ -143,7 +143,7 @@ def save_model(
 
     Args:
         folder: made if need be; the two files appear under their names only when complete.
-        model: made by `create_model(preset, …)`.
+        model: made by `create_model(preset, …)` or by `avkit.ablations.create(preset, …)`.
         preset: the name it was made from.
         lips: the encoder whose features it was trained on.
         provenance: what made the weights (command, data, seed, minutes, …), kept under that key.
@@ -156,6 +156,7 @@ def save_model(
         "format": FORMAT,
         "preset": preset,
         "overrides": {key: value for key, value in settings.items() if value != default[key]},
+        "changes": dataclasses.asdict(model.changes) if hasattr(model, "changes") else None,
         "lip_encoder": dataclasses.asdict(lips.config) if lips is not None else None,
         "provenance": provenance or {},
     }
@@ -233,7 +234,7 @@ def load_model(name_or_path: str | os.PathLike, *, fast: bool = True) -> nn.Modu
         tensors = load_file(folder / "model.safetensors")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / 'model.safetensors'} cannot be read ({error})") from None
-    model = create_model(config["preset"], fast=fast, **config["overrides"])
+    model = _build(config, fast)
     own = {key: value for key, value in tensors.items() if not key.startswith("lips.")}
     _load_exactly(model, own, folder)
     lips = None
@@ -244,6 +245,17 @@ def load_model(name_or_path: str | os.PathLike, *, fast: bool = True) -> nn.Modu
     attach_lips(model, lips)
     model.provenance = config["provenance"]
     return model.eval()
+
+
+def _build(config: dict, fast: bool) -> nn.Module:
+    """The network that a configuration names, random weights; alternatives of `avkit.ablations` included."""
+    if not config.get("changes"):
+        return create_model(config["preset"], fast=fast, **config["overrides"])
+    from avkit.ablations import changes_for, create
+    from avkit.fast import use
+
+    model = create(config["preset"], changes_for(config["preset"], config["changes"]), **config["overrides"])
+    return use(model, fast)
 
 
 def attach_lips(model: nn.Module, lips: LipEncoder | None) -> None:

@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from avkit.ablations import changes_for, create
 from avkit.callbacks import AudioSamples
 from avkit.checkpoints import attach_lips, save_model
 from avkit.data.features import check_features
@@ -144,6 +145,8 @@ class Separation(Learner):
     Args:
         network: a name of `avkit.list_models()`.
         overrides: fields of that network's configuration to change.
+        changes: blocks to exchange for one of the papers' alternatives, as fields of `avkit.ablations.RTFSNetChanges`
+            or `IIANetChanges`.
         lip_encoder: a folder or bundled name with a trained lip encoder; None only where no lips are looked
             at.
         audio_only: zeros instead of lip features; the network then has as many outputs as an item has
@@ -167,6 +170,7 @@ class Separation(Learner):
         self,
         network: str,
         overrides: dict[str, Any] | None = None,
+        changes: dict[str, Any] | None = None,
         lip_encoder: str | None = None,
         audio_only: bool = False,
         train_loss: Literal["snr", "si-snr"] = "snr",
@@ -180,7 +184,10 @@ class Separation(Learner):
         compile: bool = False,
         seed: int = 0,
     ):
-        model = create_model(network, **(overrides or {}))
+        if changes:
+            model = create(network, changes_for(network, changes), **(overrides or {}))
+        else:
+            model = create_model(network, **(overrides or {}))
         super().__init__(
             model, optimizer, learning_rate, weight_decay, schedule, patience, warmup, average, compile, seed
         )

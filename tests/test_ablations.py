@@ -18,9 +18,11 @@ from avkit.ablations import (
     Regression,
     RTFSNetChanges,
     Sum,
+    changes_for,
     counts,
     create,
 )
+from avkit.checkpoints import load_model, save_model
 from avkit.errors import CheckpointError, InputError
 from avkit.losses import negative_snr
 from avkit.rtfs import RTFSBlock
@@ -267,3 +269,22 @@ def test_changed_networks_learn(changes):
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 2
+
+
+def test_an_altered_network_is_saved_with_its_changes_and_comes_back(tmp_path):
+    changes = changes_for("rtfs-net-tiny", {"fusion": "concatenation", "scan": "gru"})
+    model = create("rtfs-net-tiny", changes, repeats=2).eval()
+    save_model(tmp_path, model, "rtfs-net-tiny")
+    loaded = load_model(tmp_path)
+    assert loaded.changes == changes and loaded.config.repeats == 2
+    mixture, lips = torch.randn(1, 8000), torch.randn(1, 512, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(mixture, lips), model(mixture, lips))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"fuse": "caf"}, "no part fuse"), ({"fusion": "sum"}, "fusion is 'sum'")]
+)
+def test_changes_that_do_not_exist_are_named(settings, words):
+    with pytest.raises(InputError, match=words):
+        changes_for("rtfs-net-tiny", settings)

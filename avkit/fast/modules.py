@@ -167,6 +167,8 @@ class FastIIANetSeparation(IIANetSeparation):
 
     def attend_audio(self, levels: list[Tensor], top: Tensor) -> list[Tensor]:
         """IntraA at every level."""
+        if not all(isinstance(intra, FastIntraA) for intra in self.audio_intra):
+            return super().attend_audio(levels, top)
         return [intra.repeated(level, top) for intra, level in zip(self.audio_intra, levels, strict=True)]
 
 
