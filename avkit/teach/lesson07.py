@@ -169,9 +169,9 @@ class _NoReLU(MaskNetwork):
         return self.conv(self.act(a))
 
 
-class _ConvFirst(MaskNetwork):
+class _TwoReLUs(MaskNetwork):
     def forward(self, a: Tensor) -> Tensor:
-        return torch.relu(self.act(self.conv(a)))
+        return torch.relu(self.conv(torch.relu(a)))
 
 
 class _Sigmoid(MaskNetwork):
@@ -207,9 +207,9 @@ def _probe_two_masks(answer, draw: torch.Generator) -> dict[str, Tensor]:
     for shape in ((5, 7), (40,)):
         wanted = torch.complex(torch.randn(shape, generator=draw), torch.randn(shape, generator=draw))
         first, second = answer(wanted)
-        parts = torch.view_as_real(torch.stack((first, second)))
+        parts = torch.view_as_real(torch.stack((first + 0j, second + 0j)))
         results[f"first − second, {wanted.numel()} ratios"] = first - second
-        results["the lowest part of the masks (0 here if none is negative)"] = parts.min().clamp(max=0)
+        results["the lowest part of either mask, which must not be negative"] = parts.min().clamp(max=0)
     return results
 
 
@@ -287,8 +287,8 @@ EXERCISES = {
             Mistake(
                 "no PReLU",
                 _NoPReLU,
-                "the PReLU before the convolution is missing. Features arrive straight from a sum; it is here that they are bent "
-                "before they are weighed.",
+                "the PReLU before the convolution is missing, or stands behind it, where it changes nothing: the ReLU sets to "
+                "zero whatever a PReLU has scaled. It belongs in front.",
             ),
             Mistake(
                 "no ReLU",
@@ -297,10 +297,10 @@ EXERCISES = {
                 "notebook is about.",
             ),
             Mistake(
-                "convolution first",
-                _ConvFirst,
-                "the order is PReLU, convolution, ReLU. With the convolution first the PReLU changes nothing: the ReLU after it "
-                "sets to zero whatever it had scaled.",
+                "two ReLUs",
+                _TwoReLUs,
+                "your first activation is a ReLU: all that is negative in the features is lost before it is weighed. A PReLU keeps "
+                "it, scaled by a slope that is learned; only the second activation is a ReLU.",
             ),
             Mistake(
                 "sigmoid",

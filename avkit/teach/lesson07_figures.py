@@ -92,7 +92,7 @@ def draw_nearest() -> Html:
                   label="nearest in the quarter: turns by 0–90°")  # fmt: skip
         axes.plot([wanted.real] * 2, [0, wanted.imag], color=plots.GREEN, ls=":", lw=2)
         _plane(axes, 1.15, title)
-    panels[0].legend(loc="lower left", fontsize=8)
+    panels[0].legend(loc="lower left", fontsize=8, markerscale=0.6)
     return plots.picture(
         fig,
         "Two planes. Left, the ideal multiplier lies in the shaded quarter, and the mask that may turn hits it; the mask that "
@@ -202,7 +202,7 @@ def draw_reach(encoded: complex = -0.8 + 0.5j, wanted: complex = 0.1 - 1.2j) -> 
     )
     for text, place, colour in (
         ("$m_1 e$", first / 2 - 0.3, plots.GREEN),
-        ("$m_2(-e)$", first + second / 2 + 0.45, plots.RED),
+        ("$m_2(-e)$", first + second / 2 + 0.62 + 0.1j, plots.RED),
     ):
         panels[2].text(place.real, place.imag, text, color=colour, ha="center", va="center")
     panels[2].plot(wanted.real, wanted.imag, "*", color="black", ms=14)
