@@ -60,7 +60,10 @@ def scene(crops: list[np.ndarray], seed: int = 0, **settings) -> Scene:
     """People side by side, each with their crops."""
     frames = len(crops[0])
     places = PLACES[len(crops)]
-    actors = [Actor(i, c, sway(frames, x, y, 115, seed + i)) for i, (c, (x, y)) in enumerate(zip(crops, places, strict=True))]
+    actors = [
+        Actor(i, c, sway(frames, x, y, 115, seed + i))
+        for i, (c, (x, y)) in enumerate(zip(crops, places, strict=True))
+    ]
     return Scene(actors, **settings)
 
 
@@ -85,10 +88,9 @@ def placed(entry: dict, actor: Actor) -> np.ndarray:
 
 
 def crop_correlation(found: np.ndarray, true: np.ndarray) -> float:
-    """Mean correlation, frame by frame, of the mouths in crops (F, 96, 96)."""
-    a, b = (x[MOUTH].reshape(len(x), -1).astype(float) for x in (found, true))
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    return float(((a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))).mean())
+    """Correlation of what moves in the mouths of two rows of crops (F, 96, 96): their means over time are taken off first."""
+    a, b = (x[MOUTH].astype(float) for x in (found, true))
+    return float(np.corrcoef((a - a.mean(0)).ravel(), (b - b.mean(0)).ravel())[0, 1])
 
 
 def improvement(voice: np.ndarray, reference: np.ndarray, mixture: np.ndarray) -> float:

@@ -42,8 +42,8 @@ _UNRELATED = 0.1  # correlation of lips and voice below which they do not go tog
 _AROUND = FRAME_RATE  # frames on either side that a decision looks at
 _SHORTEST_REST = FRAME_RATE  # frames: shorter rests of the lips belong to speech
 _LAG = 3  # frames between the crops that are compared
-_ROWS, _COLUMNS = slice(12, 36), slice(8, 40)  # of the mouth in a crop of half the size
-_SHIFT = 4  # pixels of half size by which crops are shifted to find what fits
+_ROWS, _COLUMNS = np.arange(24, 72, 2), np.arange(16, 80, 2)  # pixels around the mouth that are compared
+_SHIFT = 8  # pixels by which crops are shifted to find what fits
 
 
 def lip_motion(crops: np.ndarray) -> np.ndarray:
@@ -55,27 +55,36 @@ def lip_motion(crops: np.ndarray) -> np.ndarray:
     out = np.zeros(len(crops))
     for first in range(0, len(crops), 250):  # so that an hour of crops is never in memory
         low = max(0, first - _LAG)
-        piece = np.array(crops[low : first + 250], np.float32).reshape(-1, 48, 2, 48, 2).mean((2, 4))
-        piece = gaussian_filter(piece, (0, 0.75, 0.75))
+        piece = gaussian_filter(np.array(crops[low : first + 250], np.float32), (0, 1.5, 1.5))
         if len(piece) > _LAG:
-            values = _misfit(piece[_LAG:], piece[:-_LAG])
-            out[low + _LAG : low + len(piece)] = values
+            out[low + _LAG : low + len(piece)] = _misfit(piece[_LAG:], piece[:-_LAG])
     out[:_LAG] = out[_LAG] if len(crops) > _LAG else 0.0
     return out
 
 
 def _misfit(now: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """(n,) least mean difference over shifts, in standard deviations of `now`; both (n, 48, 48)."""
-    here = now[:, _ROWS, _COLUMNS]
-    best = np.full(len(now), np.inf)
-    for down in range(-_SHIFT, _SHIFT + 1):
-        for across in range(-_SHIFT, _SHIFT + 1):
-            rows = slice(_ROWS.start + down, _ROWS.stop + down)
-            columns = slice(_COLUMNS.start + across, _COLUMNS.stop + across)
-            difference = here - before[:, rows, columns]
-            difference -= difference.mean((1, 2), keepdims=True)
-            best = np.minimum(best, np.abs(difference).mean((1, 2)))
+    """(n,) least mean difference over shifts, in standard deviations of `now`; both (n, 96, 96).
+
+    Every second pixel is compared: first at shifts by two pixels, then at those by one around each frame's best.
+    """
+    here = now[:, _ROWS[:, None], _COLUMNS]
+    steps = np.arange(-_SHIFT, _SHIFT + 1, 2)
+    shifts = [(down, across) for down in steps for across in steps]
+    fits = np.stack(
+        [_apart(here, before[:, down + _ROWS[:, None], across + _COLUMNS]) for down, across in shifts]
+    )
+    best, nearest = fits.min(0), np.array(shifts)[fits.argmin(0)]
+    each = np.arange(len(now))[:, None, None]
+    for fine in ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)):
+        down, across = (nearest + fine).T[:, :, None, None]
+        best = np.minimum(best, _apart(here, before[each, down + _ROWS[:, None], across + _COLUMNS]))
     return best / np.maximum(here.std((1, 2)), 4.0)
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    difference = a - b
+    difference -= difference.mean((1, 2), keepdims=True)
+    return np.abs(difference).mean((1, 2))
 
 
 def still_lips(motion: np.ndarray, voice: np.ndarray) -> np.ndarray:
