@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from avkit.errors import CheckpointError
+from avkit.fast import use as use_form
 from avkit.iianet import IIANet
 from avkit.lips import LipEncoder, LipEncoderConfig
 from avkit.official_names import IIANET, LIP_ENCODER, RTFS_NET, NameTable
@@ -219,7 +220,8 @@ def load_model(name_or_path: str | os.PathLike, *, fast: bool = True) -> nn.Modu
     """A trained network in eval mode.
 
     Args:
-        name_or_path: a bundled name such as "rtfs-net-tiny", or a folder written by `save_model`.
+        name_or_path: a bundled name such as "rtfs-net-tiny", a folder written by `save_model`, or a name of `avkit
+            weights` whose file was fetched before (nothing is downloaded here).
         fast: give the network's blocks their fast form where it can be had (see `avkit.fast`).
 
     Returns:
@@ -229,6 +231,10 @@ def load_model(name_or_path: str | os.PathLike, *, fast: bool = True) -> nn.Modu
     Raises:
         CheckpointError: no such checkpoint, or its files do not fit each other.
     """
+    from avkit import weights
+
+    if str(name_or_path) in {row.name for row in weights.OFFICIAL} and not Path(name_or_path).exists():
+        return use_form(weights.load(str(name_or_path)), fast)
     folder, config = read_config(name_or_path)
     try:
         tensors = load_file(folder / "model.safetensors")
@@ -252,10 +258,9 @@ def _build(config: dict, fast: bool) -> nn.Module:
     if not config.get("changes"):
         return create_model(config["preset"], fast=fast, **config["overrides"])
     from avkit.ablations import changes_for, create
-    from avkit.fast import use
 
     model = create(config["preset"], changes_for(config["preset"], config["changes"]), **config["overrides"])
-    return use(model, fast)
+    return use_form(model, fast)
 
 
 def attach_lips(model: nn.Module, lips: LipEncoder | None) -> None:

@@ -26,6 +26,7 @@ COMMANDS = {
     "separate-video": ("avkit.video.separating", "a video in, one voice and one video per person out"),
     "faces": ("avkit.video.finding", "who is in a video and when, with mouth crops"),
     "bench": ("avkit.bench", "speed, memory and equality of the networks' forms, in one run"),
+    "reproduce": ("avkit.reproduction.command", "the papers' numbers, each with its command"),
     "weights": ("avkit.weights", "list and download trained weights, with licence and size"),
     "course": ("avkit.teach.course", "run the notebooks, derive student versions, mark answers"),
 }

@@ -9,9 +9,10 @@ import time
 import pytest
 import torch
 from parity_fill import official_state_dict
+from torch import nn
 
 from avkit import download, weights
-from avkit.checkpoints import to_official
+from avkit.checkpoints import load_model, to_official
 from avkit.cli import main as cli
 from avkit.download import Patience, fetch, sha256
 from avkit.errors import CheckpointError, DownloadError, InputError
@@ -400,3 +401,10 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert weights.cache_folder() == tmp_path / "avkit" / "weights"
     monkeypatch.setenv("AVKIT_CACHE", str(tmp_path / "own"))
     assert weights.cache_folder() == tmp_path / "own" / "weights"
+
+
+def test_load_model_finds_fetched_weights_by_name_and_fetches_nothing(monkeypatch):
+    asked = []
+    monkeypatch.setattr(weights, "load", lambda name: asked.append(name) or nn.Linear(1, 1))
+    assert isinstance(load_model("iianet-lrs2"), nn.Linear)
+    assert asked == ["iianet-lrs2"]

@@ -1,0 +1,114 @@
+"""The ledger: every row has a state and a command, what needs no data is recomputed, the rest says what is missing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from avkit.cli import COMMANDS
+from avkit.errors import InputError
+from avkit.reproduction import rows as ledger
+from avkit.reproduction.claims import OUTCOMES
+from avkit.reproduction.command import main, missing, page, table
+from avkit.reproduction.rows import STATES, all_rows, find, published
+
+ROWS = all_rows()
+
+
+def test_every_row_says_what_it_is_in_which_state_and_by_which_command():
+    for row in ROWS:
+        assert row.what and row.state in STATES, row.name
+        for line in row.command.splitlines():
+            program, command, *_ = line.split()
+            assert program == "avkit" and command in COMMANDS, row.name
+        assert row.how or row.corpus, f"{row.name} is neither computed nor waiting for a corpus"
+
+
+def test_every_published_figure_has_a_row():
+    values = [row.paper for row in ROWS]
+    for network, by_corpus in published()["scores"].items():
+        for figures in by_corpus.values():
+            assert network == "CTCNet" or all(figure in values for figure in figures)
+    assert sum(row.state == "same weights" for row in ROWS) == 9  # IIANet's three corpora and three scores
+    assert {row.unit for row in ROWS} >= {"dB", "PESQ", "ms", "M", "G MACs"}
+
+
+COUNTED = [row for row in ROWS if row.code and row.name != "rtfs-net-12.macs"]  # tests/test_rtfs.py counts that one
+
+
+@pytest.mark.parametrize("row", COUNTED, ids=lambda row: row.name)
+def test_sizes_are_those_of_the_official_code(row, tmp_path):
+    assert main([row.name, "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / f"{row.name}.json").read_text())
+    assert record["value"] == pytest.approx(row.code, abs=5e-4)
+    rounded = abs(record["value"] - row.paper) <= 0.05 + 1e-9 if row.paper else True
+    if row.unit == "G MACs":
+        assert (row.state == "exact") == rounded, row.name
+    assert record["command"] == f"avkit reproduce {row.name}" and record["versions"]["torch"]
+
+
+def test_sizes_of_ablations_are_computed(tmp_path, capsys):
+    assert main(["fusion-caf.parameters", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "fusion-caf.parameters.json").read_text())["value"] == pytest.approx(7.936)
+    assert "paper 7 K" in capsys.readouterr().out
+
+
+def test_claims_come_to_what_the_tables_say():
+    tables = published()
+    value, note = OUTCOMES["rtfs_beats_ctcnet"](tables)
+    ahead, behind = note.split("; not ahead by ")
+    assert value is None and "SI-SNRi on LRS2-2Mix" in ahead and "SDRi on LRS2-2Mix" in ahead
+    assert "PESQ on LRS2-2Mix" in behind and "SI-SNRi on LRS3-2Mix" in behind and "SI-SNRi on VoxCeleb2-2Mix" in behind
+    assert OUTCOMES["caf_share"](tables)[0] == pytest.approx(1.3, abs=0.05)
+    assert OUTCOMES["fast_gain"](tables)[0] == pytest.approx(0.8)
+
+
+def test_a_row_that_needs_weights_and_data_says_so(capsys):
+    assert main(["iianet.lrs2.si-snri".replace("si-snri", "sisnri")]) == 1
+    printed = capsys.readouterr().out
+    assert "iianet-lrs2" in printed and "LRS2-2Mix, which is licensed" in printed and "16.0 dB" in printed
+    assert "avkit evaluate iianet-lrs2" in printed
+
+
+def test_ablations_name_the_change_to_train_with():
+    assert "--model.changes.fusion concatenation" in missing(find("fusion-concatenation.sisnri"))
+    assert "--model.overrides.levels 3" in missing(find("q-3.sisnri"))
+
+
+def test_the_list_has_no_empty_cell(tmp_path):
+    lines = table({}).splitlines()
+    assert len(lines) == len(ROWS) + 1
+    for row in json.loads(_printed_json(tmp_path)):
+        assert row["name"] and row["what"] and row["state"] and row["command"]
+    assert "|  |" not in page({})
+
+
+def _printed_json(folder) -> str:
+    import contextlib
+    import io
+
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        assert main(["--list", "--json", "--out", str(folder)]) == 0
+    return text.getvalue()
+
+
+def test_the_page_is_made_from_the_records(tmp_path):
+    assert main(["iianet.parameters", "--out", str(tmp_path)]) == 0
+    assert main(["--page", str(tmp_path / "ledger.md"), "--out", str(tmp_path)]) == 0
+    assert "3.037 M" in (tmp_path / "ledger.md").read_text()
+
+
+def test_unknown_rows_are_named_with_those_near(tmp_path):
+    with pytest.raises(InputError, match=r"iianet\.parameters"):
+        find("iianet.params")
+
+
+def test_changes_in_the_ledger_exist():
+    from avkit.ablations import changes_for
+
+    for entry in ledger.published()["ablations"]:
+        field, _, value = entry["change"].partition("=")
+        if field and field not in ("levels", "repeats"):
+            changes_for("rtfs-net-4", {field: value})
