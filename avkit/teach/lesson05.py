@@ -30,9 +30,10 @@ INSTRUCTOR = """
 **What people get wrong.**
 - They take frequencies, points or channels for tokens. Ask: how many rows has the map, and what does one row read?
 - They divide by the root of E. Ask what the length of the two vectors is that are multiplied.
-- They believe bright stripes in a map to be important. The table of section 5 switches attention off and measures; for this small
-  network the loss is small. A picture of attention is not an explanation.
-- They use bilinear enlargement in the injection sum, or put the sigmoid behind the enlargement of the shift as well.
+- They believe bright stripes in a map to be important. Section 5 switches attention off and measures; see how much this small
+  network loses by it. A picture of attention is not an explanation.
+- They enlarge bilinearly in the injection sum, or put a sigmoid on the shift as well.
+- They take the gates for the whole story. The shifts may weigh more, for S³ multiplies the sound by the mask at the end.
 - They expect each pass to improve the output a little, as if the passes were steps of an iteration that they have met elsewhere.
   Section 7 shows that early features are written for the next pass and not for S³; a linear translation shows what they know.
 - They multiply the MACs of RTFS-Net-4 by three. The encoder, the bottleneck, CAF and S³ run once.
@@ -41,10 +42,11 @@ INSTRUCTOR = """
 - Why does the first pass have the same maps for both talkers? (No lips have been seen.)
 - Attention does not know the order of frames; why does that do no harm here? (The scan before it does.)
 - The gain of the attention's norm has an entry for each frequency. What can this network therefore not be given? (Another STFT.)
-- Which of the three convolutions in I(m, n) could be left out if the fine picture were constant? (The first, with the gate.)
-- Would sharing weights save memory in training? (Weights yes; activations of R passes are kept, and they are most of it.)
+- What comes through where a gate of TF-AR is shut? (The shift, and dᵢ, which is added.)
+- Would sharing weights save memory in training? (Weights yes; but the activations of all R passes are kept for the backward
+  pass. The paper needed larger GPUs for R = 20, appendix J.)
 
-**In the room.** Let each pair predict the three numbers of section 7 before the cell runs, on paper. Nobody's curve falls first.
+**In the room.** Let each pair draw its curve of section 7 on paper before the cell runs, and keep the drawings for the discussion.
 """
 
 # Exercises ------------------------------------------------------------------------------------------------------
@@ -327,7 +329,7 @@ def render_query(second: float, passing: int) -> Html:
     fig, axes = plots.figure(8, 3.4, 2, 1, sharex=True, height_ratios=(1, 1.3))
     figures.draw_levels(axes[0], figures.frame_levels(sample.voices, frames), seconds)
     image = axes[1].imshow(
-        shown[:, query] * frames,
+        (shown[:, query] * frames).numpy(),
         aspect="auto",
         extent=(0, seconds, heads + 0.5, 0.5),
         cmap=plots.COLOUR_MAP,

@@ -66,7 +66,7 @@ def draw_levels(axes: Axes, levels: Tensor, seconds: float) -> None:
     for level, colour, name in zip(
         levels, (plots.BLUE, plots.ORANGE), ("wanted voice", "other voice"), strict=True
     ):
-        axes.stairs(level, edges, color=colour, baseline=None, lw=1.5, label=name)
+        axes.stairs(level.numpy(), edges, color=colour, baseline=None, lw=1.5, label=name)
     axes.set(ylabel="level (dB)", ylim=(-45, 3), xlim=(0, seconds))
     axes.legend(loc="lower right", fontsize=7, ncols=2)
 
@@ -113,17 +113,24 @@ def draw_tokens(x: Tensor, frame_map: Tensor, row: int, seconds: float) -> Html:
     """A coarse plane (T, F) with one frame marked, and the map (T, T) with the row that this frame asks with."""
     fig, axes = plots.figure(8.5, 3.2, 1, 2, width_ratios=(1.5, 1))
     frames, freqs = x.shape
+    x = x - x.mean(dim=0)
     spread = float(x.abs().quantile(0.99))
     axes[0].imshow(
-        x.T, origin="lower", aspect="auto", cmap="PuOr", vmin=-spread, vmax=spread, interpolation="nearest"
+        x.T.numpy(),
+        origin="lower",
+        aspect="auto",
+        cmap="PuOr",
+        vmin=-spread,
+        vmax=spread,
+        interpolation="nearest",
     )
-    axes[0].add_patch(Rectangle((row - 0.5, -0.5), 1, freqs, fc="none", ec=plots.RED, lw=2.5))
+    axes[0].add_patch(Rectangle((row - 0.5, -0.5), 1, freqs, fc="none", ec="black", lw=2.5))
     axes[0].set(
         title="one of D channels (less its mean over time)",
         xlabel=f"frame ({frames} in {seconds:g} s)",
         ylabel=f"frequency ({freqs})",
     )
-    axes[1].imshow(frame_map, cmap=plots.COLOUR_MAP, interpolation="nearest", vmin=0)
+    axes[1].imshow(frame_map.numpy(), cmap=plots.COLOUR_MAP, interpolation="nearest", vmin=0)
     axes[1].add_patch(Rectangle((-0.5, row - 0.5), frames, 1, fc="none", ec=plots.RED, lw=2.5))
     axes[1].set(title="one head's map", xlabel="frame that is read", ylabel="frame that asks")
     return plots.picture(
@@ -139,8 +146,8 @@ def draw_reach(curves: Mapping[str, Tensor], frame_seconds: float) -> Html:
     for (name, curve), colour, mark in zip(curves.items(), (plots.BLUE, plots.RED), MARKS):
         known = curve.isfinite() & (torch.arange(len(curve)) > 0)
         axes.semilogy(
-            torch.arange(len(curve))[known] * frame_seconds,
-            curve[known],
+            (torch.arange(len(curve))[known] * frame_seconds).numpy(),
+            curve[known].numpy(),
             mark + "-",
             ms=4,
             color=colour,
@@ -168,7 +175,7 @@ def draw_maps(maps: Sequence[Tensor], levels: Tensor, seconds: float) -> Html:
     for row, shown in enumerate(maps):
         for head, frame_map in enumerate(shown):
             image = axes[row, head].imshow(
-                frame_map * frame_map.shape[0],
+                (frame_map * frame_map.shape[0]).numpy(),
                 extent=(0, seconds, seconds, 0),
                 aspect="auto",
                 cmap=plots.COLOUR_MAP,
@@ -201,7 +208,12 @@ def draw_situations(weights: Tensor) -> Html:
     for kind, name in enumerate(SITUATIONS):
         colour = (plots.ORANGE, plots.GREEN, plots.BLUE)[kind]
         axes.plot(
-            places + 0.15 * (kind - 1), weights[kind].flatten(), MARKS[kind], color=colour, label=name, ms=6
+            places + 0.15 * (kind - 1),
+            weights[kind].flatten().numpy(),
+            MARKS[kind],
+            color=colour,
+            label=name,
+            ms=6,
         )
     axes.axhline(1, color="black", lw=0.8)
     for edge in range(heads, passes * heads, heads):
@@ -274,7 +286,7 @@ def draw_injection(parts: Mapping[str, Tensor], seconds: float) -> Html:
         gate = title == "gate"
         spread = float(values.abs().quantile(0.99))
         image = axis.imshow(
-            values.T,
+            values.T.numpy(),
             origin="lower",
             aspect="auto",
             extent=(0, seconds, 0, SAMPLE_RATE / 2000),
