@@ -416,14 +416,12 @@ BEFORE = [
         "Which words can even a perfect lip reader, who hears nothing, not tell apart?",
         ("pan and man", True, "p, b and m are all made by closed lips; what differs goes on behind them."),
         ("pan and fan", False, "f shows the upper teeth on the lower lip, p shows closed lips."),
-        ("pan and own", False, "closed lips and rounded ones look quite different."),
+        ("pan and wan", False, "closed lips and rounded ones look quite different."),
     ),
 ]
 
 
 INSTRUCTOR = """\
-### For instructors: 02 mixtures, masks and scores
-
 **Minutes** (75 in all): opening and quick questions 8; mixing 7; masks 20 with exercise 1; scores 20 with exercises 2 and
 3; the permutation problem 15 with exercise 4; answer and exercise 5, 5.
 
