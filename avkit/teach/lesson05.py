@@ -128,6 +128,11 @@ def _mistaken_restore(
     return u
 
 
+def _merge_neighbours(levels: list[Tensor], g: Tensor, inject_into: list, merge: list) -> Tensor:
+    fused = [unit(level, g) for unit, level in zip(inject_into, levels)]
+    return merge[0](fused[0], fused[1]) + levels[0]
+
+
 def _probe_restore(answer, draw: torch.Generator) -> dict[str, Tensor]:
     """With units that can be told apart: each scales its two inputs by numbers of its own."""
 
@@ -173,6 +178,12 @@ EXERCISES = {
                 lambda q, k: _mistaken_map(q, k, dim=1),
                 "your softmax runs over the frames that ask. Each of them shares out its attention among the frames that "
                 "are read, so it is the rows of the map that sum to 1.",
+            ),
+            Mistake(
+                "queries and keys swapped",
+                lambda q, k: attention_map(k, q),
+                "queries and keys have changed places. Row t belongs to the *query* of frame t, which is compared with the keys "
+                "of all frames.",
             ),
             Mistake(
                 "frequencies as tokens",
@@ -223,6 +234,12 @@ EXERCISES = {
                 "interpolate): every point of a tile gets its tile's number.",
             ),
             Mistake(
+                "shift gated too",
+                lambda m, gate, shift: (m + _up(shift, m)) * _up(gate.sigmoid(), m),
+                "your gate shuts the shift as well. Only the fine features are multiplied by it; the shift is added after that, so "
+                "that something can be written where the gate is shut.",
+            ),
+            Mistake(
                 "added",
                 lambda m, gate, shift: m + _up(gate.sigmoid(), m) + _up(shift, m),
                 "your gate is added. A sum can lift or lower a whole tile, but it cannot shut it: the fine features must be "
@@ -255,6 +272,12 @@ EXERCISES = {
                 "starts from the coarsest level",
                 functools.partial(_mistaken_restore, start="level"),
                 "you start from d₍q₋₁₎, which has heard nothing of G yet. The start is f₍q₋₁₎ = I(d₍q₋₁₎, G).",
+            ),
+            Mistake(
+                "neighbours only",
+                _merge_neighbours,
+                "you inject f₍i₊₁₎ into level i, as equation 19 is printed. The code injects u₍i₊₁₎, the result of the merge before, so "
+                "that every level hears of all coarser ones. (With two levels both are the same.)",
             ),
             Mistake(
                 "from the finest down",
