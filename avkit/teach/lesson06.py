@@ -37,6 +37,11 @@ def _whole_repeats(x: Tensor, count: int) -> Tensor:
     return x.repeat_interleave(max(1, count // x.shape[-1]), dim=-1)
 
 
+def _fixed_step(x: Tensor, count: int) -> Tensor:
+    index = torch.arange(count) // max(1, count // x.shape[-1])
+    return x[..., index.clamp_max(x.shape[-1] - 1)]
+
+
 def _played_again(x: Tensor, count: int) -> Tensor:
     return x.repeat(1, 1, math.ceil(count / x.shape[-1]))[..., :count]
 
@@ -101,6 +106,12 @@ EXERCISES = {
                 _whole_repeats,
                 "you repeat every lip frame the same whole number of times. 251 is no multiple of 50 and 126 still less: "
                 "ask of each audio frame which lip frame it falls into.",
+            ),
+            Mistake(
+                "fixed step",
+                _fixed_step,
+                "you go on to the next lip frame after the same whole number of audio frames each time, and hold the last one "
+                "at the end. With 251 frames this runs a little ahead of the sound, with 126 far ahead.",
             ),
             Mistake(
                 "linear",
@@ -199,6 +210,11 @@ EXERCISES = {
                 "swapped",
                 lambda value, key, attention, gate: fuse(key, value, attention, gate),
                 "attention and gate are swapped: attention weighs the values, the gate weighs the (rectified) keys.",
+            ),
+            Mistake(
+                "values twice",
+                lambda value, key, attention, gate: fuse(value, value, attention, gate),
+                "both of your paths weigh the values. The gate weighs the keys, which have been through a ReLU.",
             ),
             Mistake(
                 "along frequency",

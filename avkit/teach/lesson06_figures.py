@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from avkit.layers import upsample
@@ -34,14 +36,14 @@ def _image(axes: Axes, values: Tensor, seconds: float, top: float, **options):
 
 def draw_meeting(a: Tensor, lips: Tensor) -> Html:
     """Features of the sound (C, T, F), one channel of them, above lip features (512, V), on one time axis."""
-    channel = a[
-        (a.diff(dim=2).std(dim=(1, 2)) / a.std(dim=(1, 2))).argmax()
-    ]  # (T, F), the one with most detail
+    detail = a.diff(dim=2).std(dim=(1, 2)) / a.std(dim=(1, 2))  # (C,)
+    channel = a[detail.argmax()]  # (T, F)
+    channel = channel - channel.mean(dim=0)
     seconds = lips.shape[1] / FRAME_RATE
-    fig, axes = plots.figure(8, 4.2, 2, 1, sharex=True)
+    fig, axes = plots.figure(10.5, 4.4, 2, 1, sharex=True)
     limit = float(channel.abs().quantile(0.99))
     _image(axes[0], channel.T, seconds, SAMPLE_RATE / 2000, cmap=_TWO_SIDED, vmin=-limit, vmax=limit)
-    title = f"sound: one of {a.shape[0]} channels, {a.shape[1]} frames × {a.shape[2]} frequencies"
+    title = f"sound: one of {a.shape[0]} channels less its mean over time, {a.shape[1]} frames × {a.shape[2]} frequencies"
     axes[0].set(title=title, ylabel="frequency (kHz)")
     order = lips.std(dim=1).argsort(descending=True)[:64]
     limit = float(lips[order].abs().quantile(0.99))
@@ -52,34 +54,34 @@ def draw_meeting(a: Tensor, lips: Tensor) -> Html:
         fig,
         "Above, one channel of the sound's features: a fine image over time and frequency, both voices in it. Below, lip "
         "features: coarse columns, 25 a second, with no frequency axis at all.",
-        dpi=64,
+        dpi=60,
     )
 
 
 def draw_add_or_multiply(mixture: Tensor, mouth: Tensor) -> Html:
     """A spectrogram as a channel of sound, and the same with a mouth's opening (V,) added and multiplied."""
     power = power_spectrogram(mixture)[:, :65]  # (T, F), up to 4 kHz
-    channel = (power / power.max()) ** 0.15  # 0 … 1, faint sounds lifted so that they can be seen
+    channel = (power / power.max()) ** 0.12  # 0 … 1, faint sounds lifted so that they can be seen
     frames = upsample(mouth[None, None], power[None, None, :, 0])[0, 0]  # (T,)
     seconds = len(mouth) / FRAME_RATE
-    fig, axes = plots.figure(10.5, 3.4, 2, 3, sharex=True, height_ratios=(1, 2.6))
+    fig, axes = plots.figure(10.5, 3.8, 2, 3, sharex=True, height_ratios=(1, 3.4))
     results = {"a channel of the sound": channel, "plus the mouth": channel + frames[:, None]}
     results["times the mouth"] = channel * frames[:, None]
     for column, (title, values) in enumerate(results.items()):
         axes[0, column].set(title=title, ylim=(-0.1, 1.1), yticks=[0, 1])
-        image = _image(axes[1, column], values.T, seconds, 4.0, cmap=_MAP, vmin=0, vmax=1)
+        image = _image(axes[1, column], values.T, seconds, 4.0, cmap=_MAP, norm=PowerNorm(0.6, 0, 1.8))
         axes[1, column].set_xlabel("time (s)")
         if column:
             axes[0, column].step(_lip_times(len(mouth)), mouth, where="mid", color=plots.RED)
     axes[0, 0].text(0.5, 0.4, "(no lips)", transform=axes[0, 0].transAxes, ha="center")
     axes[0, 0].set_ylabel("mouth")
     axes[1, 0].set_ylabel("frequency (kHz)")
-    fig.colorbar(image, ax=axes[1].tolist(), label="value", extend="max")
+    fig.colorbar(image, ax=axes[1].tolist(), label="value")
     return plots.picture(
         fig,
         "A channel of the sound three times: as it is; plus the mouth's opening, which brightens whole columns and leaves "
         "the pattern in them as it was; times the opening, which blanks columns out where the mouth is shut.",
-        dpi=64,
+        dpi=60,
     )
 
 
@@ -103,25 +105,17 @@ def draw_clock(count: int, rates: dict[str, tuple[int, int]]) -> Html:
     for row, (title, (audio, lips)) in enumerate(rates.items()):
         taken = torch.arange(count) * lips // audio
         for t, k in enumerate(taken.tolist()):
-            colour = plots.COLOURS[k % 2]
-            axes[row, 0].add_patch(_square(t, colour))
-            axes[row, 0].text(
-                t, 0, str(k), ha="center", va="center", fontsize=9, color="white" if k % 2 == 0 else "black"
-            )
+            ink = "white" if k % 2 == 0 else "black"
+            axes[row, 0].add_patch(Rectangle((t - 0.46, -0.5), 0.92, 1, color=plots.COLOURS[k % 2]))
+            axes[row, 0].text(t, 0, str(k), ha="center", va="center", fontsize=9, color=ink)
         axes[row, 0].set(title=title, xlim=(-0.6, count - 0.4), ylim=(-0.55, 0.55), yticks=[])
         axes[row, 0].set_xticks(range(0, count, 5))
     axes[-1, 0].set_xlabel("audio frame (number in the square: lip frame)")
     return plots.picture(
         fig,
-        "A row of audio frames with the number of the lip frame that each takes: at 125 frames a second every lip frame serves "
-        "five, at 62.5 a second three and two by turns.",
+        "A row of audio frames with the number of the lip frame that each takes: at 125 frames a second a lip frame serves "
+        "five (the first one six), at 62.5 a second three or two.",
     )
-
-
-def _square(x: float, colour: str):
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x - 0.46, -0.5), 0.92, 1, color=colour)
 
 
 def draw_gates(gate: Tensor, attention: Tensor, mouth: Tensor, level: Tensor, order: Tensor) -> Html:
@@ -157,6 +151,7 @@ def draw_gates(gate: Tensor, attention: Tensor, mouth: Tensor, level: Tensor, or
         fig,
         "Above, the mouth's opening and the level of the voice over time. Below, both gates by channel: in the upper rows the "
         "gate rises when the mouth opens, in the lower rows it falls.",
+        dpi=70,
     )
 
 
@@ -199,7 +194,7 @@ def draw_gated_channel(key: Tensor, gate: Tensor, gated: Tensor, mouth: Tensor, 
     words = (
         f"{title}: the gate runs between {low:.2f} and {high:.2f}; beside it the channel before and after it."
     )
-    return plots.picture(fig, words, dpi=64)
+    return plots.picture(fig, words, dpi=60)
 
 
 def draw_lesions(found: dict[str, list[float]]) -> Html:
