@@ -7,19 +7,35 @@ of sound; none is typed. Blocks carry the names of the modules' attributes, so `
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from avkit.registry import create_model, find_preset
-from avkit.rtfs import RTFSNetConfig
-from avkit.signal import SAMPLE_RATE, frames_for
+from avkit.registry import find_preset
+from avkit.teach.dataflow_iianet import IIANET, draw_iianet, iianet
 from avkit.teach.diagrams import PALE_INK, Diagram, lit_names
 from avkit.teach.display import Html
+from avkit.teach.traces import legend, spoken, stacked, trace, written
 
-SECONDS = 2.0  # of sound that the printed shapes are for, as in RTFS-Net's tables
+__all__ = [
+    "CAF",
+    "IIANET",
+    "RTFS_BLOCK",
+    "RTFS_NET",
+    "S3",
+    "VISUAL_BLOCK",
+    "caf",
+    "draw_caf",
+    "draw_iianet",
+    "draw_rtfs_block",
+    "draw_rtfs_net",
+    "draw_s3",
+    "draw_visual_block",
+    "iianet",
+    "rtfs_block",
+    "rtfs_net",
+    "s3",
+    "visual_block",
+]
 
 RTFS_NET = ("encoder", "bottleneck", "rtfs_block", "visual_block", "caf", "s3", "decoder")
 RTFS_BLOCK = (
@@ -45,60 +61,6 @@ CAF = ("value", "key", "lip_attention", "attention_weights", "lip_gate")
 S3 = ("act", "conv", "mask", "product")
 
 
-# ------------------------------------------------------------------------------------------------ shapes, by running
-
-
-@lru_cache(maxsize=8)
-def trace(name: str = "rtfs-net-4", seconds: float = SECONDS) -> dict[str, list[tuple[int, ...]]]:
-    """The shapes, without the batch, of all tensors that each module of a network gives out.
-
-    The network runs once on noise, with one repeat (one cycle): the others have the same shapes.
-
-    Returns:
-        Name of a module -> shapes, in the order in which it returns them; of a module called more than once, those of
-        the first call. "mixture" and "lips" are the network's inputs, "" its output.
-    """
-    config = find_preset(name).config
-    once = {"repeats": 1} if isinstance(config, RTFSNetConfig) else {"cycles": 1, "fusion_cycles": 1}
-    model = create_model(name, **once).eval()
-    samples = round(seconds * SAMPLE_RATE)
-    mixture, lips = torch.randn(1, samples), torch.randn(1, config.lip_channels, frames_for(samples))
-    found = {"mixture": [tuple(mixture.shape[1:])], "lips": [tuple(lips.shape[1:])]}
-
-    def note(module_name: str):
-        def hook(module, inputs, output) -> None:
-            found.setdefault(module_name, [tuple(tensor.shape[1:]) for tensor in _tensors(output)])
-
-        return hook
-
-    for module_name, module in model.named_modules():
-        module.register_forward_hook(note(module_name))
-    with torch.no_grad():
-        model(mixture, lips)
-    return found
-
-
-def _tensors(output) -> list[Tensor]:
-    """The tensors of what a module returned, nested ones included, in their order."""
-    if isinstance(output, Tensor):
-        return [output]
-    return [tensor for part in output or () for tensor in _tensors(part)]
-
-
-def written(shape: Iterable[int]) -> str:
-    """(256, 251, 129) -> 256×251×129."""
-    return "×".join(f"{size:,}" for size in shape)
-
-
-def _spoken(lit: tuple[str, ...]) -> str:
-    return f"Highlighted: {', '.join(lit)}." if lit else "No block is highlighted."
-
-
-def stacked(shape: tuple[int, ...]) -> str:
-    """A shape for a short arrow: where it has three numbers, channels on a line of their own."""
-    return written(shape) if len(shape) < 3 else f"{shape[0]:,}×\n{written(shape[1:])}"
-
-
 # ---------------------------------------------------------------------------------------------------------- RTFS-Net
 
 
@@ -117,7 +79,7 @@ def rtfs_net(lit: str | Iterable[str] = (), name: str = "rtfs-net-4") -> Html:
     return draw_rtfs_net(lit, name).picture(
         f"Dataflow of {name}. The mixture passes the encoder, which gives E, and the bottleneck, which gives a0; an RTFS "
         f"block; then CAF, where the lips join after their visual block. {repeats - 1} times a0 is added and the same RTFS "
-        f"block applied again. S3 makes a mask, multiplies it with E, and the decoder returns one voice. {_spoken(lit)}"
+        f"block applied again. S3 makes a mask, multiplies it with E, and the decoder returns one voice. {spoken(lit)}"
     )
 
 
@@ -170,12 +132,8 @@ def draw_rtfs_net(lit: tuple[str, ...], name: str) -> Diagram:
     sheet.label((23, low + 1.8), f"lips  {written(shape['lips'])}")
     sheet.label((63, low + 5), f"v  {written(shape['visual_block'])}", "left")
     axes = "channels × frames × frequencies; lips: channels × frames"
-    sheet.label((99, 4), _legend(name, axes), "right", color=PALE_INK)
+    sheet.label((99, 4), legend(name, axes), "right", color=PALE_INK)
     return sheet
-
-
-def _legend(name: str, axes: str) -> str:
-    return f"{name}, {SECONDS:g} s of sound:\n{axes}"
 
 
 # --------------------------------------------------------------------------------------------------- inside RTFS-Net
@@ -197,7 +155,7 @@ def rtfs_block(lit: str | Iterable[str] = (), name: str = "rtfs-net-4") -> Html:
         f"Dataflow of one RTFS block of {name}. Gateway, then projection to fewer channels; compression gives {levels} levels, "
         "each half as fine as the one before, and their sum G at the coarsest; G is scanned along frequency, then along "
         "time, then attends over time; reconstruction puts G back into every level; expansion returns to all channels, "
-        f"and what left the gateway is added. {_spoken(lit)}"
+        f"and what left the gateway is added. {spoken(lit)}"
     )
 
 
@@ -227,7 +185,7 @@ def visual_block(lit: str | Iterable[str] = (), name: str = "rtfs-net-4") -> Htm
     return draw_visual_block(lit, name).picture(
         f"Dataflow of the visual block of {name}, over lip frames. Gateway, then projection to fewer channels; compression gives "
         f"{levels} levels, and their sum G at the coarsest; G attends over frames and passes a feed-forward layer; "
-        f"reconstruction puts G back into every level; expansion, and what left the gateway is added. {_spoken(lit)}"
+        f"reconstruction puts G back into every level; expansion, and what left the gateway is added. {spoken(lit)}"
     )
 
 
@@ -299,7 +257,7 @@ def _draw_block(
     sheet.label((up - 1, 26), f"G  {written(found[list(coarse)[-1]][0])}", "right")
     sheet.label((plus.x - 1, 33.5), written(found["expansion"][0]), "right")
     sheet.label((plus.x, 10.7), outer)
-    sheet.label((1, 8), _legend(name, axes), "left", color=PALE_INK)
+    sheet.label((1, 8), legend(name, axes), "left", color=PALE_INK)
     return sheet
 
 
@@ -318,7 +276,7 @@ def caf(lit: str | Iterable[str] = (), name: str = "rtfs-net-4") -> Html:
     return draw_caf(lit, name).picture(
         f"Dataflow of CAF in {name}. From the lips v: {heads} heads of attention per audio channel, averaged, softmax over lip "
         "frames, stretched to the sound's frames, times the values of the sound a; and a gate per audio channel, "
-        f"stretched likewise, times the rectified keys of a. The sum of both leaves. {_spoken(lit)}"
+        f"stretched likewise, times the rectified keys of a. The sum of both leaves. {spoken(lit)}"
     )
 
 
@@ -364,7 +322,7 @@ def draw_caf(lit: tuple[str, ...], name: str) -> Diagram:
     sheet.label((60, gate + 1.8), written(found["caf.lip_gate"]))
     sheet.label((80, 13.5), stretched, "right")
     sheet.label((94.8, middle), f"a\n{written(found['caf'])}")
-    sheet.label((99, 4), _legend(name, "channels × frames\n× frequencies"), "right", color=PALE_INK)
+    sheet.label((99, 4), legend(name, "channels × frames\n× frequencies"), "right", color=PALE_INK)
     return sheet
 
 
@@ -382,7 +340,7 @@ def s3(lit: str | Iterable[str] = (), name: str = "rtfs-net-4") -> Html:
     return draw_s3(lit, name).picture(
         f"Dataflow of S3 in {name}. The features a pass PReLU, a 1×1 convolution and a ReLU: the mask. Mask and encoding E "
         "are each split in halves of channels, taken as real and imaginary part, and multiplied as complex numbers; the "
-        f"product z goes to the decoder. {_spoken(lit)}"
+        f"product z goes to the decoder. {spoken(lit)}"
     )
 
 
@@ -418,5 +376,5 @@ def draw_s3(lit: tuple[str, ...], name: str) -> Diagram:
     sheet.label((87, 34), f"$e^i$  {half}", "left")
     sheet.label((multiply.x, 6.5), f"z  {written(product)}, to the decoder")
     axes = "channels × frames × frequencies; z: voices first"
-    sheet.label((1, 5), _legend(name, axes), "left", color=PALE_INK)
+    sheet.label((1, 5), legend(name, axes), "left", color=PALE_INK)
     return sheet

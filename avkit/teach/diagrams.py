@@ -18,6 +18,7 @@ from avkit.teach.plots import YELLOW, picture
 TINTS = {"sound": ("#E8F1F8", "#7C9CB5"), "lips": ("#FBEEDB", "#B79A6B"), "both": ("#EAF4EC", "#82A68B")}
 LIT_FILL, LIT_EDGE = YELLOW, "#000000"
 INK, PALE_INK, LINE = "#222222", "#555555", "#666666"
+FAINT, FAINT_INK = "#CCCCCC", "#8A8A8A"  # what takes no part
 UNITS_PER_INCH = 10.0
 TITLE_SIZE, NOTE_SIZE, LABEL_SIZE = 11.5, 9.5, 9.5
 
@@ -76,9 +77,18 @@ class Diagram:
         self.axes.set(xlim=(0, width), ylim=(0, height), aspect="equal")
         self.axes.axis("off")
         self.lit = tuple(lit)
+        self.faint: set[str] = set()
         self.boxes: dict[str, FancyBboxPatch] = {}  # patches by name, a repeated block as "name#2"
         self.labels: list = []  # texts on the sheet, outside boxes
         self.inside: list = []  # (text, patch) of what stands in a box
+
+    def fade(self, names: Iterable[str]) -> None:
+        """From now on draw these boxes faint, for what takes no part."""
+        self.faint |= set(names)
+
+    def is_faint(self, name: str) -> bool:
+        """Whether a box is drawn faint: it was faded, and is not lit."""
+        return name in self.faint and name not in self.lit
 
     def box(
         self,
@@ -96,7 +106,8 @@ class Diagram:
         """
         box = Box(*at, *size)
         bright = name.partition("#")[0] in self.lit if lit is None else lit
-        fill, edge = (LIT_FILL, LIT_EDGE) if bright else TINTS[flow]
+        faint = self.is_faint(name.partition("#")[0]) and not bright
+        fill, edge = (LIT_FILL, LIT_EDGE) if bright else ("#FFFFFF", FAINT) if faint else TINTS[flow]
         patch = FancyBboxPatch(
             (box.x - box.width / 2, box.y - box.height / 2),
             box.width,
@@ -105,18 +116,26 @@ class Diagram:
             facecolor=fill,
             edgecolor=edge,
             linewidth=3 if bright else 1.2,
+            linestyle=(0, (3, 2)) if faint else "-",
             zorder=3,
         )
         self.axes.add_patch(patch)
         self.boxes[name] = patch
-        ink = LIT_EDGE if bright else INK
+        ink = LIT_EDGE if bright else FAINT_INK if faint else INK
         weight = "bold" if bright else "normal"
         lines = 1 + title.count("\n"), 1 + note.count("\n")
         middle = box.y + (0.72 * lines[1] + 0.1 if note else 0)
         self._inside(patch, box.x, middle, title, size=TITLE_SIZE, color=ink, weight=weight)
         if note:
             under = box.y - 0.86 * lines[0] - 0.1
-            self._inside(patch, box.x, under, note, size=NOTE_SIZE, color=LIT_EDGE if bright else PALE_INK)
+            self._inside(
+                patch,
+                box.x,
+                under,
+                note,
+                size=NOTE_SIZE,
+                color=LIT_EDGE if bright else FAINT_INK if faint else PALE_INK,
+            )
         return box
 
     def _inside(self, patch: FancyBboxPatch, x: float, y: float, text: str, **style) -> None:
@@ -141,22 +160,22 @@ class Diagram:
         self._inside(patch, box.x, box.y, sign, size=13, color=INK)
         return box
 
-    def arrow(
-        self, *points: tuple[float, float], lit: bool = False, dashed: bool = False, head: bool = True
-    ) -> None:
-        """A line through the points, with a head at the last one."""
+    def arrow(self, *points: tuple[float, float], lit: bool = False, faint: bool = False) -> None:
+        """A line through the points, with a head at the last one; thick and black, or faint."""
         path = np.array(points, dtype=float)
-        colour, width = (LIT_EDGE, 2.6) if lit else (LINE, 1.3)
-        if head:
-            tip = path[-1].copy()
-            along = (tip - path[-2]) / np.linalg.norm(tip - path[-2])
-            across = np.array((-along[1], along[0]))
-            length, half = (1.9, 0.85) if lit else (1.5, 0.6)
-            path[-1] = tip - 0.8 * length * along  # the line ends inside its head
-            corners = (tip, tip - length * along + half * across, tip - length * along - half * across)
-            self.axes.add_patch(Polygon(corners, closed=True, facecolor=colour, edgecolor="none", zorder=2))
-        style = (0, (4, 2.5)) if dashed else "-"
-        self.axes.plot(*path.T, color=colour, lw=width, ls=style, zorder=2, solid_joinstyle="round")
+        colour, width = (LIT_EDGE, 2.6) if lit else (FAINT if faint else LINE, 1.3)
+        tip = path[-1].copy()
+        along = (tip - path[-2]) / np.linalg.norm(tip - path[-2])
+        across = np.array((-along[1], along[0]))
+        length, half = (1.9, 0.85) if lit else (1.5, 0.6)
+        path[-1] = tip - 0.8 * length * along  # the line ends inside its head
+        corners = (tip, tip - length * along + half * across, tip - length * along - half * across)
+        self.axes.add_patch(Polygon(corners, closed=True, facecolor=colour, edgecolor="none", zorder=2))
+        self.axes.plot(*path.T, color=colour, lw=width, zorder=2, solid_joinstyle="round")
+
+    def dot(self, at: tuple[float, float], faint: bool = False) -> None:
+        """A dot where two lines are joined; lines that only cross have none."""
+        self.axes.plot(*at, "o", ms=4.5, color=FAINT if faint else LINE, zorder=2)
 
     def label(
         self,

@@ -28,6 +28,7 @@ FIGURES = {  # figure -> its drawing, its blocks, presets it is drawn for
     ),
     dataflow.caf: (dataflow.draw_caf, dataflow.CAF, ("rtfs-net-4", "rtfs-net-tiny")),
     dataflow.s3: (dataflow.draw_s3, dataflow.S3, ("rtfs-net-4", "rtfs-net-tiny")),
+    dataflow.iianet: (dataflow.draw_iianet, dataflow.IIANET, ("iianet", "iianet-tiny")),
 }
 CASES = [(figure, preset) for figure, (*_, presets) in FIGURES.items() for preset in presets]
 each_figure = pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.__name__)
@@ -46,37 +47,87 @@ def words(sheet: Diagram) -> str:
 def test_names_are_those_of_the_network(figure, preset):
     """Every block is an attribute of the module that the figure shows (S³'s product alone is a line of its forward)."""
     model = avkit.create_model(preset)
-    module = model if figure is dataflow.rtfs_net else getattr(model, figure.__name__)
-    missing = [name for name in FIGURES[figure][1] if not hasattr(module, name)]
+    owners = [getattr(model, figure.__name__, model)] + (
+        [model.separation] if figure is dataflow.iianet else []
+    )
+    missing = [name for name in FIGURES[figure][1] if not any(hasattr(owner, name) for owner in owners)]
     assert missing == (["product"] if figure is dataflow.s3 else [])
 
 
 @pytest.fixture(scope="module")
 def tiny_shapes() -> dict[str, list[tuple[int, ...]]]:
-    """What the modules of rtfs-net-tiny give out, by hooks of this test's own."""
-    model, seen = avkit.create_model("rtfs-net-tiny").eval(), {}
+    """What the modules of the tiny networks give out, by hooks of this test's own; IIANet's separation without its name."""
+    seen = {}
 
     def watch(name: str):
         def hook(module, inputs, output):
-            parts = [*output[0], output[1]] if isinstance(output, tuple) else [output]
-            seen[name] = [tuple(part.shape[1:]) for part in parts]
+            parts = (
+                [*output[0], output[1]]
+                if isinstance(output, tuple) and isinstance(output[0], list)
+                else output
+            )
+            parts = [parts] if isinstance(parts, torch.Tensor) else parts
+            seen.setdefault(name, [tuple(part.shape[1:]) for part in parts if part is not None])
 
         return hook
 
-    for name, module in model.named_modules():
-        module.register_forward_hook(watch(name))
-    with torch.no_grad():
-        model(torch.randn(1, 32_000), torch.randn(1, 512, 50))
+    for preset in ("rtfs-net-tiny", "iianet-tiny"):
+        model = avkit.create_model(preset, fast=False).eval()
+        for name, module in model.named_modules():
+            key = name if preset.startswith("rtfs") else f"iianet.{name.removeprefix('separation.')}"
+            module.register_forward_hook(watch(key))
+        with torch.no_grad():
+            model(torch.randn(1, 32_000), torch.randn(1, 512, 50))
     return seen
+
+
+NOT_SHOWN = {
+    "audio_top_down",
+    "video_top_down",
+    "audio_inter_bottom",
+    "video_inter_bottom",
+}  # of IIANet: as its inputs
 
 
 @each_figure
 def test_shapes_on_the_figure_are_the_networks(figure, tiny_shapes):
-    text = words(drawn(figure, (), "rtfs-net-tiny")).replace("×\n", "×").replace(",", "")
+    preset = "iianet-tiny" if figure is dataflow.iianet else "rtfs-net-tiny"
+    text = words(drawn(figure, (), preset)).replace("×\n", "×").replace(",", "")
     prefix = "" if figure is dataflow.rtfs_net else f"{figure.__name__}."
-    for name in FIGURES[figure][1]:
-        for shape in tiny_shapes.get(prefix + name, []):  # a method has none of its own
+    named = [
+        name for name in FIGURES[figure][1] if prefix + name in tiny_shapes
+    ]  # a method has none of its own
+    assert len(named) >= 2
+    for name in set(named) - NOT_SHOWN - {"lip_projection", "inter_top"}:
+        for shape in tiny_shapes[prefix + name]:
             assert "×".join(map(str, shape)) in text, (name, shape)
+
+
+def test_cycles_of_iianet_show_who_takes_part():
+    both, alone, first = (drawn_cycle(cycle) for cycle in (1, 4, 0))
+    assert not both.faint and first.faint == {"audio_inter_bottom", "video_inter_bottom"}
+    assert alone.faint == {"lip_projection", "inter_middle"} | {
+        n for n in dataflow.IIANET if n.startswith("video")
+    }
+    thick = [sum(line.get_linewidth() > 2 for line in sheet.axes.lines) for sheet in (both, alone, first)]
+    assert thick == [5, 0, 5]
+    for sheet in (both, alone, first):
+        check_layout(sheet)
+    assert "Cycle 5 of 6: the sound alone." in dataflow.iianet(cycle=4, name="iianet-tiny").text
+    with pytest.raises(InputError, match="has the cycles 0 to 5"):
+        dataflow.iianet(cycle=6, name="iianet-tiny")
+
+
+def drawn_cycle(cycle: int) -> Diagram:
+    return dataflow.draw_iianet((), "iianet-tiny", cycle)
+
+
+def test_figures_leave_random_numbers_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    dataflow.caf(name="rtfs-net-tiny-audio-only")
+    assert torch.equal(torch.rand(2), expected)
 
 
 def test_figures_follow_the_preset():
@@ -89,7 +140,7 @@ def test_figures_follow_the_preset():
 def test_every_block_lights_and_is_named_in_the_alt_text(figure):
     names = FIGURES[figure][1]
     for name in names:
-        sheet = drawn(figure, (name,), "rtfs-net-4")
+        sheet = drawn(figure, (name,), FIGURES[figure][2][0])
         lit = {
             box.partition("#")[0]
             for box, patch in sheet.boxes.items()
@@ -175,8 +226,8 @@ def test_layout_check_sees_overlaps():
 def test_pictures_are_legible_and_small():
     """At a page's 800 pixels no letter is set below 10 px, and a figure costs a notebook little."""
     for figure in FIGURES:
-        sheet = drawn(figure, (), "rtfs-net-4")
+        sheet = drawn(figure, (), FIGURES[figure][2][0])
         pixels_per_point = 800 / (72 * sheet.figure.get_figwidth())
         assert min(text.get_fontsize() for text in sheet.axes.texts) * pixels_per_point >= 10
         encoded = re.search(r"base64,([^\"]+)", figure().html).group(1)
-        assert len(encoded) < 90_000
+        assert len(encoded) < 120_000
