@@ -169,7 +169,13 @@ def try_pesq() -> str:
 def try_video() -> str:
     import av
 
-    return f"PyAV {av.__version__}, FFmpeg's libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
+    from avkit.video import models
+
+    for name in (models.LANDMARKS, models.CNN_DETECTOR, models.IDENTITY):
+        models.model_file(name)
+    codec = ".".join(map(str, av.library_versions["libavcodec"]))
+    faces = f"dlib {models.dlib_module().__version__}, landmark model found (research use only)"
+    return f"PyAV {av.__version__}, FFmpeg's libavcodec {codec}; {faces}; {installed('pillow')()}"
 
 
 def try_browser() -> str:
