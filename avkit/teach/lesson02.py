@@ -181,6 +181,11 @@ EXERCISES = {
                 "the means were not taken away first: a constant offset, which no ear hears, counts as signal or error.",
             ),
             Mistake(
+                "one mean for all",
+                lambda e, r: _si_snr_with_means(e - e.mean(), r - r.mean()),
+                "one mean was taken over all sounds together. Each sound has its own: `.mean(-1, keepdim=True)`.",
+            ),
+            Mistake(
                 "plain SNR",
                 _plain_snr,
                 "this is the plain SNR: the estimate is compared with the reference at its own level, so making it louder "
@@ -430,6 +435,7 @@ the votes up. The table at the end puts A last in one column and first in anothe
 we believe?" for the whole session.
 
 **What people get wrong**
+
 - *Masks*: that "ideal" means "best possible". The ratio mask is neither the best real mask nor a strict ceiling. Let them find
   the point in the arrows' picture where it is wrong.
 - *Complex masks*: that perfection with an unlimited complex mask is a result. It divides by what it multiplies with; ask what
@@ -440,11 +446,12 @@ we believe?" for the whole session.
 - *Permutations*: each voice taking its own best output. Ask for a batch in which both then take the same one.
 
 **Questions to ask**
+
 - Which of your own pictures or models was judged by a score that misses what you care about?
 - The training without permutation invariance is *stuck at exactly zero*: why there, and not at some other value?
 - With lips, why does nobody need permutation invariance? (And why does the papers' code have it? With one target it is idle.)
 
 **If time is short**: leave out the window curve and the before/after figure, and give exercise 2 as homework.
 
-**Marking exercise 5**: the rubric gives two points for each way; insist on a mixture in which it fails.
+**Marking exercise 5**: the rubric gives two points for each rule; insist on a mixture in which it fails.
 """
