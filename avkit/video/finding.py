@@ -11,7 +11,7 @@ import numpy as np
 
 import avkit
 from avkit.checkpoints import write_atomically
-from avkit.errors import InputError
+from avkit.errors import DataError, InputError
 from avkit.signal import FRAME_RATE
 from avkit.video import results
 from avkit.video.people import find_faces
@@ -43,13 +43,13 @@ def find_people_in_video(
     video = probe(path)
     work = Work(Path(out), video, fresh, "faces", quiet)
     work.plan("faces", "mouths", "files")
-    try:
-        with disk(work.out):
+    with disk(work.out):
+        try:
             faces = find_faces(video, work.folder, shortest, work.watch)
             report = _write(video, faces, work)
-    except InputError:
-        work.leave()
-        raise
+        except (InputError, DataError):
+            work.leave()
+            raise
     work.leave(done=True)
     return report
 

@@ -14,7 +14,7 @@ import numpy as np
 from torch import nn
 
 import avkit
-from avkit.errors import InputError
+from avkit.errors import DataError, InputError
 from avkit.signal import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from avkit.video import results
 from avkit.video.activity import Offset, lip_motion, lips_with_voice, measure_offset, opening, still_lips
@@ -66,12 +66,12 @@ def separate_video(
     work.plan("sound", "faces", "mouths", "voices", "files")
     if caution:
         work.say(f"note: {caution}")
-    try:
-        with disk(work.out):
+    with disk(work.out):  # a full disk leaves what is done; the same call goes on from there
+        try:
             report = _run(video, work, network, name, caution, wanted)
-    except InputError:  # nothing to go on with
-        work.leave()
-        raise
+        except (InputError, DataError):  # nothing to go on with
+            work.leave()
+            raise
     work.put("cpu", work.cpu)
     if not keep:
         work.leave(done=True)

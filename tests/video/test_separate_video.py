@@ -206,7 +206,7 @@ def test_the_command_faces_writes_crops_that_separate_reads(separated, tmp_path,
 def empty_video(path, frames: int = 30, sound: bool = True):
     with Mp4Writer(path, 160, 120, 16000 if sound else None) as file:
         for k in range(frames):
-            file.picture(np.full((120, 160, 3), 90 + k, np.uint8), k / 25)
+            file.picture(np.full((120, 160, 3), 90 + k % 60, np.uint8), k / 25)
             if sound:
                 file.sound(np.zeros(640))
     return path
@@ -234,6 +234,19 @@ def test_a_still_picture_is_refused(tmp_path):
 
 def test_a_video_without_sound_is_refused(tmp_path):
     refused(InputError, "no sound", empty_video(tmp_path / "x.mp4", sound=False), tmp_path / "out")
+
+
+def test_a_video_that_breaks_off_is_refused(tmp_path):
+    path = empty_video(tmp_path / "x.mp4", 200)
+    with av.open(str(path)) as whole, av.open(str(tmp_path / "x.mkv"), "w") as copy:
+        streams = {stream.index: copy.add_stream_from_template(stream) for stream in whole.streams}
+        for packet in whole.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                copy.mux(packet)
+    content = (tmp_path / "x.mkv").read_bytes()
+    (tmp_path / "x.mkv").write_bytes(content[: len(content) // 5])
+    refused((DataError, InputError), r"damaged|cut short|no face", tmp_path / "x.mkv", tmp_path / "out")
 
 
 def test_a_folder_without_room_is_refused_before_anything_is_done(tmp_path, monkeypatch):
