@@ -81,3 +81,21 @@ def test_networks_that_read_no_faces_are_refused(cache):
 def test_a_network_of_unknown_origin_is_marked(cache):
     model = avkit.load_model("rtfs-net-tiny")
     assert "unknown origin" in network.load_network(model)[2]
+
+
+@pytest.mark.soak
+def test_official_weights_separate_a_video(cache, short, tmp_path):
+    """The whole path of someone who has both official files; the weights are random here, so only the form is looked at."""
+    import numpy as np
+    import soundfile
+
+    fetch(cache, "iianet-lrs2")
+    fetch(cache, "lip-encoder-iianet")
+    report = avkit.separate_video(short.path, tmp_path / "out")
+    assert (report["model"], report["caution"]) == ("iianet-lrs2", "")
+    assert len(report["people"]) == 2
+    for entry in report["people"]:
+        voice, rate = soundfile.read(tmp_path / "out" / entry["voice"])
+        assert rate == 16000
+        assert np.isfinite(voice).all()
+        assert np.abs(voice[2000:30000]).max() > 0
