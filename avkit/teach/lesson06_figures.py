@@ -194,7 +194,7 @@ def draw_gated_channel(key: Tensor, gate: Tensor, gated: Tensor, mouth: Tensor, 
     words = (
         f"{title}: the gate runs between {low:.2f} and {high:.2f}; beside it the channel before and after it."
     )
-    return plots.picture(fig, words, dpi=60)
+    return plots.picture(fig, words, dpi=68)
 
 
 def draw_lesions(found: dict[str, list[float]]) -> Html:
