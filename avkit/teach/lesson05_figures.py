@@ -300,8 +300,8 @@ def draw_injection(parts: Mapping[str, Tensor], seconds: float) -> Html:
     axes[0].set_ylabel("frequency (kHz)")
     return plots.picture(
         fig,
-        "One channel of an injection sum: a finely striped local picture, a gate and a shift in coarse blocks, and the "
-        "sum of local times gate and shift, striped where the gate is open.",
+        "One channel of an injection sum in four pictures: the fine local one, the gate and the shift in coarse blocks, and "
+        "local times gate plus shift, fine again.",
     )
 
 
@@ -335,15 +335,15 @@ def draw_published() -> Html:
     axes.set_title("LRS2-2Mix, as published; the same number of parameters throughout", fontsize=10)
     return plots.picture(
         fig,
-        "Published SI-SNRi against MACs: 14.1 dB for R = 4, 14.6 for 6, 14.9 for 12, 15.2 for 16 and 15.4 for 20, each "
-        "further pass buying less.",
+        "Published SI-SNRi against MACs: 14.1 dB for R = 4, 14.6 for 6, 14.9 for 12, 15.2 for 16 and 15.4 for 20; the first "
+        "passes added buy most.",
     )
 
 
 def draw_passes(straight: Sequence[float], translated: Sequence[float], beyond: Sequence[float]) -> Html:
     """SI-SNRi of what is read out after each pass, as it is and translated, and of passes beyond those trained."""
     trained = len(straight)
-    fig, axes = plots.figure(7, 3)
+    fig, axes = plots.figure(9, 3)
     further = range(trained, trained + len(beyond) + 1)
     axes.plot(further, [straight[-1], *beyond], "o:", color="grey", label="passes it was not trained for")
     axes.plot(range(1, trained + 1), translated, "s-", color=plots.ORANGE, label="translated for S³")
@@ -352,7 +352,7 @@ def draw_passes(straight: Sequence[float], translated: Sequence[float], beyond: 
     axes.text(0.72, 0, "mixture", va="bottom", fontsize=8)
     axes.set_xticks(range(1, trained + len(beyond) + 1))
     axes.set(xlabel="passes of the block", ylabel="SI-SNRi (dB)", xlim=(0.7, trained + len(beyond) + 0.3))
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     read = ", ".join(f"{value:.1f}" for value in straight)
     better = ", ".join(f"{value:.1f}" for value in translated)
     return plots.picture(
