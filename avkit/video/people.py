@@ -47,6 +47,11 @@ class Faces:
     frames: int
     folder: Path
 
+    @property
+    def times(self) -> list[list[list[int]]]:
+        """[first, last) frames of each stretch of each person."""
+        return [[[stretch.start, stretch.stop] for stretch in person.stretches] for person in self.people]
+
     def crops(self, person: Person, stretch: Stretch) -> np.ndarray:
         """(F, 96, 96) uint8 of one stretch, memory-mapped."""
         before = sum(len(s.state) for s in person.stretches if s.start < stretch.start)
@@ -118,8 +123,16 @@ def find_faces(video: Video, folder: Path, shortest: float, watch: Callable[[str
             f"in {video.path} there is {seen}; wanted at least one, frontal or nearly so, at least 40 pixels wide in a picture "
             f"of 640, for {shortest} s"
         )
+    faces = Faces(people, left_out, cuts, count, folder)
+    known = folder / "people.json"
+    if (
+        not known.is_file() or json.loads(known.read_text()) != faces.times
+    ):  # crops of other people are of no use
+        for path in folder.glob("mouths*"):
+            path.unlink()
+        write_atomically(known, lambda name: Path(name).write_text(json.dumps(faces.times)))
     cut_mouths(video, people, folder, count, watch)
-    return Faces(people, left_out, cuts, count, folder)
+    return faces
 
 
 # --------------------------------------------------------------------------------------------------------------- crops

@@ -101,7 +101,7 @@ def _run(video: Video, work: Work, network: nn.Module, name: str, caution: str, 
         [(s.start, opening(s.landmarks)) for p in faces.people for s in p.stretches], sound
     )
     applied = wanted if wanted is not None else measured.seconds if measured.clear else 0.0
-    job = {"model": name, "offset": applied}
+    job = {"model": name, "offset": applied, "people": faces.times}
     if work.note("voices-of") != job:
         work.forget("voice-*")
         work.put("voices-of", job)

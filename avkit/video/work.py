@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import avkit
 from avkit.checkpoints import write_atomically
 from avkit.errors import DataError, InputError
 from avkit.video.reading import Video
@@ -44,12 +45,8 @@ class Work:
         with disk(self.out):
             self.folder.mkdir(parents=True, exist_ok=True)
         stat = video.path.stat()
-        job = {
-            "format": _FORMAT,
-            "input": str(video.path.resolve()),
-            "bytes": stat.st_size,
-            "changed": stat.st_mtime_ns,
-        }
+        job = {"avkit": avkit.__version__, "format": _FORMAT, "input": str(video.path.resolve())}
+        job |= {"bytes": stat.st_size, "changed": stat.st_mtime_ns}
         if fresh or self.note("job") != job:
             self.forget("*")
         self._check_room(_ROOM[kind] * video.video_stop)

@@ -174,6 +174,25 @@ def test_cutting_mouths_goes_on_where_it_was(separated, tmp_path):
         assert (tmp_path / name).read_bytes() == (source / name).read_bytes()
 
 
+def test_crops_of_other_people_are_cut_anew(separated, tmp_path):
+    """As where a run is stopped and taken up again with another --shortest."""
+    from avkit.video.reading import probe
+
+    for path in (separated.out / ".work").glob("*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    called = []
+
+    def watch(stage, _total):
+        called.append(stage)
+        return lambda _: None
+
+    people.find_faces(probe(separated.path), tmp_path, 1.0, watch)
+    assert "mouths" not in called
+    (tmp_path / "people.json").write_text("[[[0, 10]]]")
+    people.find_faces(probe(separated.path), tmp_path, 1.0, watch)
+    assert "mouths" in called
+
+
 def test_another_video_in_the_same_folder_begins_anew(separated, tmp_path):
     from avkit.video.reading import probe
 
