@@ -23,11 +23,16 @@ def opening(landmarks: np.ndarray) -> np.ndarray:
 def envelope(samples: np.ndarray, rate: int) -> np.ndarray:
     """(T,) samples at 16 kHz -> level in dB, `rate` values a second, each over 40 ms around its middle, 60 dB below the loudest
     at the least."""
-    hop, half = SAMPLE_RATE / rate, SAMPLE_RATE // 50
-    sums = np.concatenate([np.zeros(1), np.cumsum(np.square(samples, dtype=np.float64))])
-    middle = ((np.arange(int(len(samples) / hop)) + 0.5) * hop).astype(int)
-    low, high = np.maximum(middle - half, 0), np.minimum(middle + half, len(samples))
-    power = (sums[high] - sums[low]) / np.maximum(high - low, 1)
+    hop, half = SAMPLE_RATE // rate, SAMPLE_RATE // 50
+    count, block = len(samples) // hop, 60 * rate
+    power = np.zeros(count)
+    for first in range(0, count, block):  # a minute at a time: sums of an hour would need a gigabyte
+        middle = np.arange(first, min(count, first + block)) * hop + hop // 2
+        begin = max(0, int(middle[0]) - half)
+        piece = np.asarray(samples[begin : int(middle[-1]) + half], np.float64)
+        sums = np.concatenate([np.zeros(1), np.cumsum(np.square(piece))])
+        low, high = (np.clip(middle + side * half - begin, 0, len(piece)) for side in (-1, 1))
+        power[first : first + block] = (sums[high] - sums[low]) / np.maximum(high - low, 1)
     floor = max(float(power.max(initial=0.0)) * 1e-6, 1e-12)
     return 10 * np.log10(np.maximum(power, floor))
 

@@ -46,7 +46,7 @@ def similarity(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smooth(landmarks: np.ndarray, breaks: tuple[int, ...] = ()) -> np.ndarray:
-    """(F, 68, 2) averaged over the present and the next 11 frames; never across a break (the first frame of a new shot).
+    """(F, n, 2) landmarks averaged over the present and the next 11 frames; never across a break (the first frame of a new shot).
 
     Where fewer than 12 frames are left, the last whole window is used, as in the public preparation.
     """
@@ -75,7 +75,7 @@ class Aligner:
     """
 
     def __init__(self, landmarks: np.ndarray, breaks: tuple[int, ...] = ()):
-        self.a, self.b = similarity(smooth(landmarks, breaks)[:, STABLE])
+        self.a, self.b = similarity(smooth(landmarks[:, STABLE], breaks))
         mouth = landmarks[:, MOUTH].mean(1)
         centre = self.a * (mouth[:, 0] + 1j * mouth[:, 1]) + self.b
         half = FRAME_SIZE // 2

@@ -135,7 +135,7 @@ def overview(
     path: Path, faces: Faces, pictures: list, report: dict, voices: dict[int, np.ndarray], notes: list[str]
 ) -> None:
     """`overview.png`: pictures with boxes, and a row for each person."""
-    loudest = max((float(np.abs(v).max(initial=0.0)) for v in voices.values()), default=0.0)
+    loudest = max((float(max(v.max(), -v.min())) for v in voices.values()), default=0.0)
     rows = []
     for person, entry in zip(faces.people, report["people"], strict=True):
         row = {

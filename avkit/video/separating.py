@@ -28,6 +28,7 @@ from avkit.video.work import Work, disk
 SHORTEST = 1.0  # seconds that a person must be in the picture
 _PEAK = 0.9  # of the mixture given to the network, as in the corpora
 _FADE = 640  # samples over which a voice begins and ends
+_BLOCK = 60 * SAMPLE_RATE  # samples in memory at once
 
 
 def separate_video(
@@ -273,11 +274,11 @@ def _gate(whole: np.ndarray, raw: np.ndarray, crops: np.ndarray, stretch: Stretc
     """Put one stretch's voice in its place, muted where the lips are still. Returns what was decided."""
     motion = lip_motion(crops)
     still = still_lips(motion, raw)
-    weight = np.repeat((~still).astype(np.float32), SAMPLES_PER_FRAME)[: len(raw)]
-    weight = np.pad(weight, (0, len(raw) - len(weight)))
-    weight[:1] = weight[-1:] = 0.0  # a voice fades where its face comes and goes
-    place = slice(stretch.start * SAMPLES_PER_FRAME, stretch.start * SAMPLES_PER_FRAME + len(raw))
-    whole[place] = raw * _faded(weight)
+    offset = stretch.start * SAMPLES_PER_FRAME
+    heard = [(a * SAMPLES_PER_FRAME, min(b * SAMPLES_PER_FRAME, len(raw))) for a, b in runs(~still)]
+    for first in range(0, len(raw), _BLOCK):
+        last = min(len(raw), first + _BLOCK)
+        whole[offset + first : offset + last] = raw[first:last] * _weight(heard, first, last)
     silent = [[(stretch.start + a) / FRAME_RATE, (stretch.start + b) / FRAME_RATE] for a, b in runs(still)]
     return {
         "silent": silent,
@@ -288,18 +289,15 @@ def _gate(whole: np.ndarray, raw: np.ndarray, crops: np.ndarray, stretch: Stretc
     }
 
 
-def _faded(weight: np.ndarray) -> np.ndarray:
-    """A (T,) weight of zeros and ones with edges of 40 ms, inside the ones."""
-    edges = np.flatnonzero(np.diff(weight))
-    rise = (1 - np.cos(np.pi * (np.arange(_FADE) + 0.5) / _FADE)).astype(np.float32) / 2
-    out = weight.copy()
-    for edge in edges:
-        if weight[edge + 1] > weight[edge]:
-            piece = out[edge + 1 : edge + 1 + _FADE]
-            np.minimum(piece, rise[: len(piece)], out=piece)
-        else:
-            piece = out[max(0, edge + 1 - _FADE) : edge + 1]
-            np.minimum(piece, rise[::-1][-len(piece) :], out=piece)
+def _weight(heard: list[tuple[int, int]], first: int, last: int) -> np.ndarray:
+    """(last − first,) weights of samples: 1 within the stretches that are heard, with edges of 40 ms inside them, else 0."""
+    out = np.zeros(last - first, np.float32)
+    for start, stop in heard:
+        low, high = max(start, first), min(stop, last)
+        if low < high:
+            t = np.arange(low, high)
+            near = np.minimum(np.minimum(t - start, stop - 1 - t) + 0.5, _FADE) / _FADE
+            out[low - first : high - first] = (1 - np.cos(np.pi * near)) / 2
     return out
 
 

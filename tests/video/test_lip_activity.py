@@ -85,3 +85,15 @@ def test_silence_is_no_reason_to_fail():
     assert activity.lips_with_voice(np.ones(50), np.zeros(32000)) == 0.0
     assert np.isfinite(activity.envelope(np.zeros(32000), 25)).all()
     assert len(activity.lip_motion(mouths("t048_00001")[:2])) == 2
+
+
+def test_levels_are_those_of_forty_milliseconds_wherever_they_lie():
+    samples = np.random.default_rng(0).normal(size=61 * 16000) * np.linspace(
+        0.1, 1, 61 * 16000
+    )  # more than one piece
+    level = activity.envelope(samples, 25)
+    assert len(level) == 61 * 25
+    for k in (0, 700, 1499, 1500, 1524):
+        assert level[k] == pytest.approx(
+            10 * np.log10(np.mean(samples[640 * k : 640 * (k + 1)] ** 2)), abs=1e-6
+        )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import avkit
-from avkit.video.separating import _faded, _Shifted
+from avkit.video.separating import _Shifted, _weight
 from avkit.video.voices import stream_voice
 
 
@@ -48,11 +48,14 @@ def test_sound_is_moved_and_silent_beyond_its_ends():
 
 
 def test_a_gate_fades_inside_what_it_lets_through():
-    weight = np.zeros(8000, np.float32)
-    weight[2000:6000] = 1
-    faded = _faded(weight)
-    assert (faded <= weight).all()
-    assert faded[2000] < 0.01
-    assert faded[2639] > 0.99
-    assert faded[4000] == 1
-    assert faded[5999] < 0.01
+    heard = [(2000, 6000), (7000, 7100)]
+    whole = _weight(heard, 0, 8000)
+    assert (whole[:2000] == 0).all()
+    assert (whole[6000:7000] == 0).all()
+    assert 0 < whole[2000] < 0.01
+    assert 0.99 < whole[2639] <= 1
+    assert whole[4000] == 1
+    assert 0 < whole[5999] < 0.01
+    assert 0 < whole[7050] < 0.1  # too short to be heard in full
+    blocks = [_weight(heard, n, n + 1600) for n in range(0, 8000, 1600)]
+    assert np.allclose(np.concatenate(blocks), whole)
