@@ -344,7 +344,7 @@ EXPLORERS = {
     "sizes": Explorer(
         render_sizes,
         (
-            Control("repeats", (1, 2, 4, 6, 12), 4, "repeats R"),
+            Control("repeats", (4, 6, 12), 4, "repeats R"),
             Control("levels", (1, 2, 3), 2, "levels q"),
             Control("hidden", (32, 64), 64, "channels inside D"),
             Control("channels", (128, 256), 256, "channels C"),

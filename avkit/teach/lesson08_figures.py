@@ -54,8 +54,9 @@ def _bars(
         panels, columns.items(), units, plots.COLOURS, strict=False
     ):
         bars = axes.barh(range(len(names)), values, color=colour)
+        room = 0.3 * (max(0, *values) - min(0, *values))  # for the figures at the bars' ends
         axes.bar_label(bars, [f"{value:{words}}{unit}" for value in values], padding=3, fontsize=9)
-        axes.set(title=title, xlim=(min(0, *values) * 1.25, max(values) * 1.3))
+        axes.set(title=title, xlim=(min(0, *values) - room * (min(values) < 0), max(0, *values) + room))
         axes.axvline(0, color="black", lw=0.8)
         axes.set_xticks([])
     panels[0].set_yticks(range(len(names)), names)
@@ -79,16 +80,14 @@ def draw_bill(params: Mapping[str, int], macs: Mapping[str, int]) -> Html:
     return _bars(shown, spent, ["%", "%"], ".1f", alt)
 
 
-def draw_clock(macs: Mapping[str, int], seconds: Mapping[str, float]) -> Html:
-    """Shares of MACs and of processor time by group."""
+def draw_clock(macs: Mapping[str, int], seconds: Mapping[str, float], name: str) -> Html:
+    """Shares of a network's MACs and of its processor time by group."""
     counted, timed = grouped(macs), grouped(seconds)
     spent = {
-        "share of MACs": [100 * value / sum(counted) for value in counted],
+        f"{name}: share of MACs": [100 * value / sum(counted) for value in counted],
         "share of processor time": [100 * value / sum(timed) for value in timed],
     }
-    alt = (
-        "Bars of each group's share of MACs and of measured processor time, which differ from group to group."
-    )
+    alt = f"Bars of each group's share of the MACs of {name} and of its measured processor time, which differ from group to group."
     return _bars(list(GROUPS), spent, ["%", "%"], ".1f", alt)
 
 
@@ -135,10 +134,10 @@ def draw_trail(trails: Mapping[str, Mapping[str, float]]) -> Html:
             list(errors), list(errors.values()), "os"[index % 2] + "-", color=plots.COLOURS[index], label=name
         )
     axes.axhline(1e-4, color="black", lw=0.8, ls="--")
-    axes.text(0, 1.4e-4, "limit of the tests", fontsize=9)
+    axes.text(len(errors) - 1, 1.5e-4, "limit of the tests", fontsize=9, ha="right")
     axes.tick_params(axis="x", labelrotation=30)
     axes.set(ylabel="relative error")
-    axes.legend(loc="center left")
+    axes.legend(loc="upper left")
     return plots.picture(
         fig,
         "Relative error against the official network at ten stations. The right network stays near 1e-6; the one with a mistake "
