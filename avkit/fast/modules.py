@@ -147,7 +147,8 @@ class FastReconstruction(Reconstruction):
         fused = [inject(level, g) for inject, level in zip(self.inject, levels, strict=True)]
         u = fused[-1]
         for i in reversed(range(len(self.merge))):
-            u = self.merge[i](fused[i], u, levels[i])
+            watched = _watched(self.merge[i]) or not isinstance(self.merge[i], FastInjectionSum)
+            u = self.merge[i](fused[i], u) + levels[i] if watched else self.merge[i](fused[i], u, levels[i])
         return u
 
 
