@@ -13,9 +13,9 @@ from torch import Tensor
 
 from avkit.ablations import changes_for, create
 from avkit.callbacks import AudioSamples
-from avkit.checkpoints import attach_lips, save_model
+from avkit.checkpoints import attach_lips, load_model, save_model
 from avkit.data.features import check_features
-from avkit.errors import InputError
+from avkit.errors import CheckpointError, InputError
 from avkit.lip_weights import load_lip_encoder
 from avkit.lips import MEAN, STD
 from avkit.losses import PermutationInvariant, negative_si_snr, negative_snr
@@ -147,6 +147,8 @@ class Separation(Learner):
         overrides: fields of that network's configuration to change.
         changes: blocks to exchange for one of the papers' alternatives, as fields of `avkit.ablations.RTFSNetChanges`
             or `IIANetChanges`.
+        weights: a folder or bundled name of a trained network of the same configuration to begin with; None
+            begins with random weights.
         lip_encoder: a folder or bundled name with a trained lip encoder; None only where no lips are looked
             at.
         audio_only: zeros instead of lip features; the network then has as many outputs as an item has
@@ -171,6 +173,7 @@ class Separation(Learner):
         network: str,
         overrides: dict[str, Any] | None = None,
         changes: dict[str, Any] | None = None,
+        weights: str | None = None,
         lip_encoder: str | None = None,
         audio_only: bool = False,
         train_loss: Literal["snr", "si-snr"] = "snr",
@@ -188,9 +191,11 @@ class Separation(Learner):
             model = create(network, changes_for(network, changes), **(overrides or {}))
         else:
             model = create_model(network, **(overrides or {}))
+        began = None if weights is None else begin_with(model, weights)
         super().__init__(
             model, optimizer, learning_rate, weight_decay, schedule, patience, warmup, average, compile, seed
         )
+        self.began = began
         self.preset, self.audio_only = network, audio_only
         if lip_encoder is None and not audio_only:
             raise InputError(
@@ -281,5 +286,25 @@ class Separation(Learner):
         self.after_validation(values["val_loss"])
 
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:
-        """Write the trained network and its lip encoder in the package's format, for `avkit.load_model`."""
+        """Write the trained network and its lip encoder in the package's format, for `avkit.load_model`.
+
+        A run that began with trained weights says under `began_with` where those came from.
+        """
+        if self.began is not None:
+            provenance = provenance | {"began_with": self.began}
         save_model(folder, self.trained_network(), self.preset, self.lips, provenance)
+
+
+def begin_with(network: torch.nn.Module, weights: str) -> dict[str, Any]:
+    """Fill a network with the weights of a trained one, and return where those come from.
+
+    weights: a folder or bundled name that `avkit.load_model` reads.
+    Raises CheckpointError where the two networks differ in configuration.
+    """
+    trained = load_model(weights, fast=False)
+    try:
+        network.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        first = " ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise CheckpointError(f"The weights in '{weights}' are those of another network: {first}") from None
+    return trained.provenance
