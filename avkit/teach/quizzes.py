@@ -14,6 +14,13 @@ from typing import Any
 from avkit.errors import InputError, MissingPackageError
 from avkit.teach.display import Html
 
+# The parts of the course by their notebooks' numbers; each has five questions at its beginning and five at its end.
+PARTS = {
+    "Sound and sight": ("00", "01", "02", "03"),
+    "RTFS-Net, block by block": ("04", "05", "06", "07", "08"),
+    "IIANet": ("09", "10"),
+    "At work": ("11", "12", "13", "14"),
+}
 Question = Mapping[str, Any]
 _LETTERS = "abcdefgh"
 

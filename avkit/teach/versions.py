@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import re
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
@@ -29,7 +30,8 @@ def notes(number: str) -> str:
         lesson = importlib.import_module(f"avkit.teach.lesson{number}")
     except ModuleNotFoundError:
         return ""
-    return getattr(lesson, "INSTRUCTOR", "").strip()
+    text = getattr(lesson, "INSTRUCTOR", "").strip()
+    return re.sub(r"\A#+ .*\n+", "", text)  # whoever shows them gives them a heading
 
 
 def with_notes(notebook: NotebookNode, number: str) -> NotebookNode:

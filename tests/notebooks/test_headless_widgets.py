@@ -12,14 +12,22 @@ SHOWS_WIDGETS = ("teach.explore(", "teach.quiz(")
 
 
 def _widget_cells(notebook):
-    """The notebook cut down to its setup and the cells that display widgets and need nothing else."""
+    """The notebook cut down to its setup and the lines that display widgets, which need nothing else."""
     small = nbformat.v4.new_notebook(metadata={"kernelspec": notebooks.KERNEL})
     for cell in notebook.cells:
-        lines = cell.source.strip().splitlines()
-        alone = len(lines) == 1 and lines[0].startswith(SHOWS_WIDGETS)
-        if cell.cell_type == "code" and ("setup" in notebooks.tags(cell) or alone):
+        if cell.cell_type == "code" and "setup" in notebooks.tags(cell):
             small.cells.append(nbformat.v4.new_code_cell(cell.source))
+        elif cell.cell_type == "code":
+            shows = [line for line in cell.source.splitlines() if line.startswith(SHOWS_WIDGETS)]
+            small.cells += [nbformat.v4.new_code_cell(line) for line in shows]
     return small
+
+
+def test_every_widget_is_among_them(stored):
+    """A widget that a loop or a longer expression displays would escape the runs below."""
+    calls = sum(cell.source.count(name) for cell in stored.cells if cell.cell_type == "code" for name in SHOWS_WIDGETS)
+    shown = sum(cell.source.startswith(SHOWS_WIDGETS) for cell in _widget_cells(stored).cells)
+    assert shown == calls
 
 
 def _run(path, stored, quiet_environment, monkeypatch, times):

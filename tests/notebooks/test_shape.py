@@ -99,6 +99,12 @@ def test_three_outputs_that_no_mode_changes(stored):
     assert len([cell for cell in cells if cell.outputs]) >= 3
 
 
+def test_one_exercise_asks_for_a_prediction(stored):
+    """Before the cell that answers it is run."""
+    asked = [cell.source for cell in stored.cells if cell.cell_type == "markdown"]
+    assert any(re.search(r"\*\*Exercise[^*]{0,80}predict", source, re.IGNORECASE) for source in asked)
+
+
 def test_exercises_are_complete(path, stored):
     """Three to five, at least three with a check; each solution is a full replacement of its stub."""
     lesson = importlib.import_module(f"avkit.teach.lesson{path.stem[:2]}")

@@ -147,7 +147,10 @@ def test_hidden_errors_are_found():
 def test_every_lesson_has_notes_and_only_instructors_who_ask_get_them(repository, tmp_path):
     for path in notebooks.list_notebooks(repository / "notebooks"):
         text = versions.notes(path.stem[:2])
-        assert "minutes" in text.lower() and len(text.splitlines()) >= 8, f"{path.stem}: INSTRUCTOR is missing or thin"
+        assert len(text.splitlines()) >= 8, f"{path.stem}: INSTRUCTOR is missing or thin"
+        for part in ("minutes", "get (wrong|stuck)", "questions to ask"):
+            assert re.search(part, text, re.IGNORECASE), f"{path.stem}: INSTRUCTOR has no {part}"
+        assert not text.startswith("#"), "the heading is added by whoever shows the notes"
     assert main(["instructor", str(tmp_path), "01", "--notes", "--notebooks", str(repository / "notebooks")]) == 0
     made = notebooks.read(next(tmp_path.glob("01_*/*.ipynb")))
     assert notebooks.tags(made.cells[1]) == ["instructor"] and versions.notes("01") in made.cells[1].source
