@@ -19,7 +19,7 @@ from avkit.errors import AvkitError
 COMMANDS = {
     "doctor": ("avkit.doctor", "what works here, what is missing, and the command that mends it"),
     "corpus": ("avkit.data.corpus", "make synthetic talkers in the layout of LRS2-2Mix"),
-    "prepare": ("avkit.data.prepare", "check LRS2, LRS3 or VoxCeleb2 mixtures and write their manifests"),
+    "prepare": ("avkit.data.prepare", "check LRS2, LRS3, VoxCeleb2 or GRID mixtures, or make them from clips"),
     "train": ("avkit.training", "train a network, or go on where a run stopped"),
     "evaluate": ("avkit.evaluation", "score a network on every mixture of a test set"),
     "separate": ("avkit.separation", "separate a recording of any length, given its talkers' lips"),

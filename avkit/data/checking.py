@@ -51,6 +51,8 @@ FAULTS = {
     "two splits": "utterances that stand in two splits; the one nearest to the test set keeps them",
     "too short": "recordings shorter than the mixtures to be made of them",
     "silent": "recordings without any sound, which cannot be brought to a level",
+    "no sound": "clips of video without a sound track",
+    "no face": "clips in which no face is to be seen from beginning to end",
 }
 
 

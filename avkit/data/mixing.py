@@ -26,6 +26,7 @@ _IDS = {  # corpora by the shape of an utterance's id; LRS3's and VoxCeleb2's ma
     "vox2": r"id\d{5}_.{11}_\d{5}",
     "lrs3": r".{11}_\d{5}",
     "lrs2": r"[^_]+_[^_]+",  # and the synthetic talkers: t017_00042
+    "grid": r"[^_]+_[^_]+",  # s12_bbaf2n
 }
 _NAMES = {
     corpus: re.compile(rf"(?P<utt1>{utt})_(?P<snr1>{_LEVEL})_(?P<utt2>{utt})_(?P<snr2>{_LEVEL})", re.DOTALL)
@@ -58,7 +59,7 @@ def parse_name(name: str, corpus: str | None = None) -> Mixture:
 
     Args:
         name: '{utt1}_{snr1}_{utt2}_{snr2}'. Ids may contain '_' and '-' themselves, as LRS3's and VoxCeleb2's do.
-        corpus: 'vox2', 'lrs3' or 'lrs2' (which serves the synthetic talkers too); None tries them in this order.
+        corpus: 'vox2', 'lrs3', 'lrs2' (which serves the synthetic talkers too) or 'grid'; None tries them in this order.
 
     Raises:
         InputError: the name fits no corpus, or not the one that was named.
@@ -82,7 +83,7 @@ def utterance_of(path: str, corpus: str) -> str | None:
     `6330311066473698535_00011`. None where neither fits.
     """
     *folders, name = str(path).replace("\\", "/").split("/")
-    stem = re.sub(r"\.(wav|flac|mp4|m4a|npz)$", "", name)
+    stem = re.sub(r"\.(wav|flac|m4a|npz|mp4|m4v|mpg|mpeg|avi|mov|mkv|webm)$", "", name)
     for depth in range(3):
         candidate = "_".join([*folders[len(folders) - depth :], stem])
         if depth <= len(folders) and re.fullmatch(_IDS[corpus], candidate):

@@ -16,15 +16,17 @@ every run, whatever the number of workers. Empty lines and lines that begin with
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from avkit.checkpoints import write_atomically
 from avkit.data import mixing
 from avkit.data.checking import KINDS, Fault, Layout, audio_or_fault, spread
-from avkit.data.manifests import SPLITS
+from avkit.data.manifests import SPLITS, talker_of
 from avkit.errors import DataError, InputError
 from avkit.signal import SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -40,10 +42,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Made:
-    """How many mixtures were made of each split, and what kept others from it."""
+    """How many mixtures were made of each split, what kept others from it, and how many clips are cut (None: none to cut)."""
 
     counts: dict[str, int]
     faults: tuple[Fault, ...]
+    cut: int | None = None
 
 
 def which_split(argument: str) -> tuple[str, Path]:
@@ -100,6 +103,58 @@ def _name(fields: list[str], corpus: str) -> str:
             raise InputError(f"{path!r} does not end in the id of an utterance of {corpus}.")
         parts += [utterance, level.removeprefix("+")]
     return "_".join(parts)
+
+
+# ------------------------------------------------------------------------------------------------- lists of one's own
+
+
+def split_of(talker: str) -> str:
+    """The split of a talker by a hash of the name: nine in ten train, the others validate and test alike; for ever the same."""
+    place = int.from_bytes(hashlib.sha256(f"split {talker}".encode()).digest()[:8]) / 2**64
+    return "tr" if place < 0.9 else "cv" if place < 0.95 else "tt"
+
+
+def draw_list(utterances: list[str], split: str, count: int, seed: int) -> list[Entry]:
+    """Mixtures of two talkers drawn at random, in the order drawn; fewer than `count` where there are no more pairs.
+
+    Utterances are used as evenly as can be, no two mixtures hold the same pair, levels are +x and −x dB with x uniform in
+    [0, 5]. Given the same utterances, split and seed the answer is the same.
+    """
+    rng = np.random.default_rng(list(hashlib.sha256(f"mixtures {split} {seed}".encode()).digest()))
+    names = sorted(utterances)
+    _, talker = np.unique([talker_of(name) for name in names], return_inverse=True)
+    used, open_, partners = np.zeros(len(names), int), np.ones(len(names), bool), [set() for _ in names]
+    entries: list[Entry] = []
+    while len(entries) < count and open_.any():
+        first = _least_used(used, open_, rng)
+        free = talker != talker[first]
+        free[list(partners[first])] = False
+        if not free.any():
+            open_[first] = False
+            continue
+        second = _least_used(used, free, rng)
+        partners[first].add(second)
+        partners[second].add(first)
+        used[[first, second]] += 1
+        level = mixing.draw_level(rng)
+        mixture = mixing.Mixture(names[first], level, names[second], -level)
+        entries.append(Entry(split, mixture, mixture.name))
+    return entries
+
+
+def _least_used(used: np.ndarray, among: np.ndarray, rng: np.random.Generator) -> int:
+    """One of the least used where `among` is true, drawn at random."""
+    least = np.flatnonzero(among & (used == used[among].min()))
+    return int(least[rng.integers(len(least))])
+
+
+def write_list(path: Path, entries: list[Entry]) -> None:
+    """Write mixtures as a list that `read_list` reads: their names, one a line."""
+    text = "".join(f"{entry.name}\n" for entry in entries)
+    write_atomically(path, lambda to: Path(to).write_text(text, encoding="utf-8"))
+
+
+# -------------------------------------------------------------------------------------------------- from list to audio
 
 
 def find_recordings(folder: Path, corpus: str) -> dict[str, Path]:

@@ -19,7 +19,7 @@ PUBLISHED = {
     "lrs3": {"tr": 50000, "cv": 5000, "tt": 3000},
     "vox2": {"tr": 100000, "cv": 10000, "tt": 2965},
 }
-TITLES = {"lrs2": "LRS2-2Mix", "lrs3": "LRS3-2Mix", "vox2": "VoxCeleb2-2Mix"}
+TITLES = {"lrs2": "LRS2-2Mix", "lrs3": "LRS3-2Mix", "vox2": "VoxCeleb2-2Mix", "grid": "GRID-2Mix"}
 _ROUNDED = {("vox2", "tr"), ("vox2", "cv")}
 
 
@@ -28,7 +28,8 @@ class Report:
     """The findings of one run of `avkit prepare`.
 
     findings: of the check; None where there was nothing to check yet. mixed: mixtures made in this run, by split.
-    faults and notes hold those of the mixing as well.
+    faults and notes hold those of the cutting and mixing as well. cut: clips of which recording and crops are there; None
+    where clips were not asked for.
     """
 
     corpus: str
@@ -37,6 +38,7 @@ class Report:
     mixed: dict[str, int]
     faults: tuple[Fault, ...]
     notes: tuple[str, ...]
+    cut: int | None = None
 
     @property
     def listed(self) -> int:
@@ -45,8 +47,8 @@ class Report:
 
     @property
     def usable(self) -> bool:
-        """Whether the run left anything behind: mixtures in lists or, where nothing was checked, mixtures made."""
-        return self.listed > 0 if self.findings else sum(self.mixed.values()) > 0
+        """Whether the run left anything behind: mixtures in lists or, where nothing was checked, mixtures or clips made."""
+        return self.listed > 0 if self.findings else sum(self.mixed.values()) + (self.cut or 0) > 0
 
     def as_dict(self) -> dict:
         """All of it, as report.json holds it."""
@@ -56,7 +58,7 @@ class Report:
                 "mixtures": held.found,
                 "listed": len(held.listed),
                 "left_out": held.found - len(held.listed),
-                "published": PUBLISHED[self.corpus][split],
+                "published": PUBLISHED.get(self.corpus, {}).get(split),
             }
         faults = {
             kind: {"meaning": FAULTS[kind], "count": len(some), "files": [[f.where, f.message] for f in some]}
@@ -65,6 +67,7 @@ class Report:
         return {
             "corpus": self.corpus,
             "command": self.command,
+            "cut": self.cut,
             "mixed": self.mixed,
             "splits": splits,
             "utterances": self.findings.utterances if self.findings else 0,
@@ -79,7 +82,8 @@ class Report:
 
     def table(self) -> str:
         """What the command prints: counts, faults with their first examples, notes."""
-        lines = [f"made {count} mixtures of {split}" for split, count in self.mixed.items()]
+        lines = [] if self.cut is None else [f"cut {self.cut} clips to recordings and mouths"]
+        lines += [f"made {count} mixtures of {split}" for split, count in self.mixed.items()]
         if self.findings:
             lines += [*self._counts(), ""]
         if not self.faults:
@@ -92,12 +96,13 @@ class Report:
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
 
     def _counts(self) -> list[str]:
-        heads = ("split", *KINDS, "listed", "left out", TITLES[self.corpus])
+        heads = ("split", *KINDS, "listed", "left out", *([TITLES[self.corpus]] if self.corpus in PUBLISHED else []))
         lines = [f"{heads[0]:<6}" + "".join(f"{head:>{max(9, len(head) + 2)}}" for head in heads[1:])]
         for split, held in self.findings.splits.items():
             about = "about " if (self.corpus, split) in _ROUNDED else ""
-            cells = [*held.files.values(), len(held.listed), held.found - len(held.listed),
-                     f"{about}{PUBLISHED[self.corpus][split]}"]  # fmt: skip
+            cells = [*held.files.values(), len(held.listed), held.found - len(held.listed)]
+            if self.corpus in PUBLISHED:
+                cells.append(f"{about}{PUBLISHED[self.corpus][split]}")
             widths = [max(9, len(head) + 2) for head in heads[1:]]
             lines.append(f"{split:<6}" + "".join(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True)))
         return lines
@@ -106,7 +111,7 @@ class Report:
 def count_notes(corpus: str, findings: Findings) -> list[str]:
     """A note for each split that holds another number of mixtures than the published corpus."""
     notes = []
-    for split in SPLITS:
+    for split in SPLITS if corpus in PUBLISHED else ():
         if split not in findings.splits:
             continue
         found, wanted = findings.splits[split].found, PUBLISHED[corpus][split]

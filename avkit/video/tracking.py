@@ -249,11 +249,13 @@ def _of(rectangle) -> np.ndarray:
     return np.array([rectangle.left(), rectangle.top(), rectangle.right(), rectangle.bottom()], np.float64)
 
 
-def track_faces(video: Video, folder: Path, progress: Callable[[int], None] | None = None) -> None:
+def track_faces(
+    video: Video, folder: Path, progress: Callable[[int], None] | None = None, stop: int | None = None
+) -> None:
     """Follow all faces of a video; goes on where an earlier call in the same folder was stopped.
 
     Writes `records.bin` (RECORD), `identities.bin` (IDENTITY) and `tracking.json` ({"frames", "cuts", "done": true}).
-    progress: called with the number of frames done.
+    progress: called with the number of frames done. stop: the frame to end before (None: follow to the end).
     """
     state_file = folder / "tracking.json"
     state = json.loads(state_file.read_text()) if state_file.is_file() else None
@@ -275,6 +277,8 @@ def track_faces(video: Video, folder: Path, progress: Callable[[int], None] | No
 
     with open(paths["records"], "ab") as records, open(paths["identities"], "ab") as identities:
         for k, frame in frames(video, max(0, begun - 1)):
+            if stop is not None and k >= stop:
+                break
             gray, searched = picture(frame, video, LONGEST), picture(frame, video, _SEARCHED)
             tracker.scale = video.width / gray.shape[1]
             if k < begun:
