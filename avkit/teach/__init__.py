@@ -5,7 +5,7 @@ whose drawing would only be in the reader's way.
 """
 
 from avkit.teach.display import Html, beside, note
-from avkit.teach.exercises import Exercise, Mistake, check, same_weights
+from avkit.teach.exercises import Exercise, Mistake, check, mark, same_weights
 from avkit.teach.players import listen
 from avkit.teach.plots import figure, picture, spectrograms, waveforms
 from avkit.teach.quizzes import quiz
@@ -27,6 +27,7 @@ __all__ = [
     "find_data",
     "listen",
     "load_sample",
+    "mark",
     "note",
     "picture",
     "quiz",

@@ -17,6 +17,7 @@ _EXAMPLE = """examples:
   avkit course run                      every notebook, executed into build/
   avkit course run 01 --fast            one notebook, the quick version that tests run
   avkit course student OUT              the notebooks without solutions, for nbgrader or by hand
+  avkit course grade HANDED_IN          hidden checks on every notebook in a folder, marks into CSV files
   avkit course store 01                 execute a notebook and keep its outputs in it (for its author)
 """
 
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
                 "--notes", action="store_true", help="with notes on each section (not for nbgrader's source folder)"
             )
         derive.set_defaults(action=_derive, version=name)
+    _add_grade(actions)
     store = actions.add_parser("store", help="execute a notebook as it stands and keep the outputs in it")
     store.add_argument("names", nargs="+")
     store.add_argument("--cell-seconds", type=int, default=600)
@@ -75,6 +77,41 @@ def _parser() -> argparse.ArgumentParser:
     for action in actions.choices.values():
         action.add_argument("--notebooks", help="folder of the notebooks, if not ./notebooks")
     return parser
+
+
+def _add_grade(actions: argparse._SubParsersAction) -> None:
+    from avkit.teach.grading import Limits
+
+    usual = Limits()
+    grade = actions.add_parser(
+        "grade",
+        help="mark handed-in notebooks by hidden checks, each in a process of its own",
+        description="Marks every notebook below a folder. marks.csv has a row per exercise, totals.csv one per "
+        "notebook. Limits guard against accidents; code that means harm needs a container or a machine of its own.",
+    )
+    grade.add_argument("handed_in", type=Path, metavar="FOLDER", help="with a folder or a file per student")
+    grade.add_argument("--out", type=Path, default=Path("build/marks"), help="folder for the tables (build/marks)")
+    grade.add_argument("--seconds", type=float, default=usual.seconds, help=f"for one notebook ({usual.seconds:g})")
+    grade.add_argument(
+        "--cell-seconds", type=float, default=usual.cell_seconds, help=f"for one cell ({usual.cell_seconds:g})"
+    )
+    grade.add_argument(
+        "--memory-gb", type=float, default=usual.memory_gb, help=f"for one notebook, Linux only ({usual.memory_gb:g})"
+    )
+    grade.add_argument("--jobs", type=int, default=1, help="notebooks marked at a time (1)")
+    grade.add_argument("--seeds", type=int, nargs="+", help="of the hidden inputs, if not the usual ones")
+    grade.set_defaults(action=_grade)
+
+
+def _grade(folder: Path, arguments: argparse.Namespace) -> int:
+    from avkit.teach import exercises, grading
+
+    sources = {path.stem[:2]: path for path in notebooks.list_notebooks(folder)}
+    limits = grading.Limits(arguments.seconds, arguments.cell_seconds, arguments.memory_gb)
+    seeds = arguments.seeds or exercises.HIDDEN_SEEDS
+    totals = grading.grade(arguments.handed_in, sources, arguments.out, limits, seeds, arguments.jobs)
+    print(f"{len(totals)} notebooks marked; marks.csv and totals.csv are in {arguments.out}.")
+    return 0
 
 
 def _run(folder: Path, arguments: argparse.Namespace) -> int:

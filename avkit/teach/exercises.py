@@ -12,7 +12,7 @@ import importlib
 import os
 import traceback
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from avkit.errors import AvkitError, InputError
 from avkit.teach.display import Html, note
 
 STRICT = "AVKIT_STRICT"  # set for marking: an answer that is not right raises, so that its check cell fails
+HIDDEN_SEEDS = (101, 102, 103)  # of the inputs that hidden checks draw; a reader's check draws with seed 0
 RIGHT, UNSOLVED, WRONG = "right", "unsolved", "wrong"
 _LOOK = {RIGHT: ("#009E73", "Right."), UNSOLVED: ("#0072B2", "Still to do."), WRONG: ("#D55E00", "Not yet.")}
 
@@ -116,6 +117,26 @@ def check(key: str, answer: Any, seed: int = 0) -> Any:
     if verdict.status != RIGHT and os.environ.get(STRICT):
         raise NotRight(f"{key}: {verdict.text}")
     return answer if verdict.status == RIGHT else exercise.reference
+
+
+def mark(key: str, answer: Any, seeds: Sequence[int] = HIDDEN_SEEDS) -> None:
+    """A hidden check, as nbgrader runs it: silent for a right answer, else it raises and so fails its cell.
+
+    Raises:
+        NotRight: the answer is not right for one of the seeds; the message is what `check` would show.
+    """
+    verdict = judge_often(find(key), answer, seeds)
+    if verdict.status != RIGHT:
+        raise NotRight(f"{key}: {verdict.text}")
+
+
+def judge_often(exercise: Exercise, answer: Any, seeds: Sequence[int]) -> Verdict:
+    """The first verdict that is not "right" of those for several seeds, or the last one."""
+    for seed in seeds:
+        verdict = judge(exercise, answer, seed)
+        if verdict.status != RIGHT:
+            break
+    return verdict
 
 
 def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:

@@ -1,16 +1,18 @@
 """The notebooks as an instructor and as a student gets them, in nbgrader's format.
 
 One source, the notebook in notebooks/: from it `instructor` makes what nbgrader calls the source version (each stub
-holds its solution between nbgrader's marks), and `student` what it calls the release version (nbgrader's own
-preprocessors take the solutions out again). A student's notebook is the source without its folded solutions.
+holds its solution, and each check cell a hidden test, between nbgrader's marks), and `student` what it calls the release
+version (nbgrader's own preprocessors take solutions and hidden tests out again). A student's notebook is the source
+without its folded solutions.
 
-To mark with nbgrader: `avkit course instructor source`, then in nbgrader_config.py
-`c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE"}`, `nbgrader generate_assignment NAME`, and
-`AVKIT_STRICT=1 nbgrader autograde NAME`: under AVKIT_STRICT an answer that is not right fails its check cell.
+To mark with `avkit course grade`, nothing is to be set up. To mark with nbgrader and its gradebook: `avkit course instructor
+source`, then in nbgrader_config.py `c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE"}`, `nbgrader
+generate_assignment NAME`, `nbgrader autograde NAME`: an answer that is not right on hidden inputs fails its check cell.
 """
 
 from __future__ import annotations
 
+import ast
 import copy
 import importlib
 import re
@@ -22,6 +24,7 @@ from avkit.errors import MissingPackageError
 from avkit.teach import notebooks
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+BEGIN_TEST, END_TEST = "### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS"
 
 
 def notes(number: str) -> str:
@@ -45,7 +48,7 @@ def with_notes(notebook: NotebookNode, number: str) -> NotebookNode:
 
 
 def instructor(notebook: NotebookNode) -> NotebookNode:
-    """Solutions in their places, between nbgrader's marks; the folded solutions and all outputs are dropped.
+    """Solutions and hidden tests in their places, between nbgrader's marks; folded solutions and outputs are dropped.
 
     The result goes into nbgrader's folder `source/ASSIGNMENT/`. (nbgrader would hand a note for instructors on to the
     students, so those are added apart, by `with_notes`.)
@@ -53,6 +56,7 @@ def instructor(notebook: NotebookNode) -> NotebookNode:
     made = copy.deepcopy(notebook)
     for exercise in notebooks.exercises(notebook):
         made.cells[exercise.stub].source = _marked(notebook.cells[exercise.stub].source, exercise.code)
+        made.cells[exercise.check].source = _tested(notebook.cells[exercise.check].source)
     made.cells = [cell for cell in made.cells if "solution" not in notebooks.tags(cell)]
     return _without_outputs(made)
 
@@ -66,6 +70,14 @@ def _marked(stub: str, solution: str) -> str:
     answer = answer[: -len(after)] if after and answer[-len(after) :] == after else answer
     indent = lines[place][: lines[place].index("#")]
     return "\n".join([*before, indent + BEGIN, *answer, indent + END, *after])
+
+
+def _tested(check: str) -> str:
+    """A check cell that first judges the same answer on hidden inputs."""
+    calls = [node for node in ast.walk(ast.parse(check)) if isinstance(node, ast.Call)]
+    (call,) = (node for node in calls if ast.unparse(node.func) == "teach.check")
+    key, answer = (ast.unparse(argument) for argument in call.args[:2])
+    return "\n".join([BEGIN_TEST, f"teach.mark({key}, {answer})", END_TEST, check])
 
 
 def _without_outputs(notebook: NotebookNode) -> NotebookNode:
