@@ -167,16 +167,19 @@ def _make(args: argparse.Namespace) -> tuple[Made, list[str]]:
         return _from_videos(args)
     if not (args.mix or args.draw):
         return Made({}, ()), []
+    entries, notes = _listed(args), []
     recordings = find_recordings(args.root, args.what)
-    entries, notes = _entries(args, list(recordings))
+    if args.draw:
+        entries, notes = _draw(args, list(recordings))
     layout = Layout(args.out, args.out / "mouths")
     return make_mixtures(layout, entries, recordings, args.seconds, args.workers, args.quiet), notes
 
 
 def _from_videos(args: argparse.Namespace) -> tuple[Made, list[str]]:
-    part = Part(args.start, args.seconds)
+    part, entries, more = Part(args.start, args.seconds), _listed(args), []
     found, notes = grid.find_clips(args.root) if args.what == "grid" else (clips.find_clips(args.root, args.what), [])
-    entries, more = _entries(args, [clip.utterance for clip in found])
+    if args.draw or (args.what == "grid" and not args.mix):
+        entries, more = _draw(args, [clip.utterance for clip in found])
     wanted = _wanted(found, entries)
     there, faults = clips.cut_clips(wanted, args.out, part, args.workers, args.quiet)
     if not there:
@@ -197,15 +200,18 @@ def _wanted(found: list[Clip], entries: list[Entry]) -> list[Clip]:
     return [clip for clip in found if not entries or clip.utterance in named]
 
 
-def _entries(args: argparse.Namespace, utterances: list[str]) -> tuple[list[Entry], list[str]]:
-    """The mixtures to make: those of lists, or drawn ones, which are then written down as lists; and notes."""
-    entries, notes = [], []
+def _listed(args: argparse.Namespace) -> list[Entry]:
+    """The mixtures of the lists that were given."""
+    entries = []
     for argument in args.mix or ():
         split, path = which_split(argument)
         entries += read_list(path, split, args.what)
-    counts = dict(args.draw or ())
-    if args.what == "grid" and not args.mix and not counts:
-        counts = dict(PUBLISHED["lrs2"])
+    return entries
+
+
+def _draw(args: argparse.Namespace, utterances: list[str]) -> tuple[list[Entry], list[str]]:
+    """Mixtures drawn from utterances, written down as lists in args.out, and notes."""
+    entries, notes, counts = [], [], dict(args.draw or PUBLISHED["lrs2"])
     chosen = grid.split_of if args.what == "grid" else split_of
     for split, count in counts.items():
         mine = [utterance for utterance in utterances if chosen(talker_of(utterance)) == split]
@@ -217,7 +223,7 @@ def _entries(args: argparse.Namespace, utterances: list[str]) -> tuple[list[Entr
             args.out.mkdir(parents=True, exist_ok=True)
             write_list(args.out / f"mix_2_spk_{split}.txt", drawn)
         entries += drawn
-    if counts and not entries:
+    if not entries:
         raise DataError(f"Among {len(utterances)} utterances there are no two talkers of one split, so nothing can be mixed.")
     return entries, notes
 
