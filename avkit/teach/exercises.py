@@ -150,6 +150,8 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
     except NotImplementedError:
         return Verdict(UNSOLVED, f"Still to do: {exercise.task}. {going_on}")
     except Exception as error:  # noqa: BLE001 (a reader's code may raise anything)
+        if isinstance(answer, str | list | tuple | dict) and isinstance(error, TypeError | ValueError):
+            return Verdict(WRONG, f"Not yet: one number is asked for; got {answer!r}. {going_on}", "no number")
         return Verdict(WRONG, f"Not yet. Your code stopped with {_explain(error)} {going_on}", "stopped")
     if all(value is None for value in given.values()):
         return Verdict(UNSOLVED, f"Still to do: {exercise.task}. {going_on}")
@@ -207,6 +209,8 @@ def _difference(given: Results, wanted: Results, tolerance: float) -> str | None
 
 def _disagreement(given: Any, target: Any, tolerance: float) -> str | None:
     if isinstance(target, str | bool):
+        if isinstance(target, str) and len(target) == 1 != len(str(given)):
+            return f"answer with the letter alone, in quotes; got {given!r}."
         return None if given == target and type(given) is type(target) else f"{given!r} is not the answer."
     if isinstance(target, Tensor) and not isinstance(given, Tensor):
         return f"a {type(given).__name__} came back, it should be a torch.Tensor."
@@ -233,6 +237,9 @@ def _disagreement(given: Any, target: Any, tolerance: float) -> str | None:
         return None
     if mine.numel() == 1:
         return f"{float(mine.real if mine.is_complex() else mine):.6g} is not the value wanted."
+    for relation, kin in (("the negative of", -target), ("twice", 2 * target), ("half of", target / 2)):
+        if float((mine - kin).abs().max()) <= tolerance * scale:
+            return f"each entry is {relation} the one wanted."
     share = float((error > tolerance * scale).double().mean())
     return (
         f"the shape {tuple(mine.shape)} is right, but {share:.0%} of the entries differ, by up to "

@@ -79,6 +79,11 @@ def _si_snr_with_means(estimate: Tensor, reference: Tensor) -> Tensor:
     return _energy_db(target, estimate - target)
 
 
+def _over_estimate(estimate: Tensor, reference: Tensor) -> Tensor:
+    target = (estimate * reference).sum(-1, keepdim=True) / estimate.square().sum(-1, keepdim=True) * reference
+    return _energy_db(target, estimate - target)
+
+
 def _plain_snr(estimate: Tensor, reference: Tensor) -> Tensor:
     return _energy_db(_centred(reference), _centred(estimate) - _centred(reference))
 
@@ -202,6 +207,12 @@ EXERCISES = {
                 _error_from_reference,
                 "the target is the projection, as it should be, but the error is what is left of the estimate after "
                 "the *projection* is taken away, not the reference.",
+            ),
+            Mistake(
+                "over the wrong energy",
+                lambda e, r: _over_estimate(_centred(e), _centred(r)),
+                "the inner product is divided by the estimate's energy. The projection on the reference is divided by the "
+                "*reference's*.",
             ),
             Mistake(
                 "20 log",

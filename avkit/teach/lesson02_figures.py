@@ -272,9 +272,10 @@ def draw_levels(
         xytext=(chosen, low),
         arrowprops={"arrowstyle": "->", "color": plots.RED, "lw": 2},
     )
-    right.text(
-        chosen - 0.5, (low + high) / 2 + 2, f"+{high - low:.1f} dB", color=plots.RED, va="center", ha="right"
+    gain = right.text(
+        chosen - 0.6, (low + high) / 2, f"{high - low:+.1f} dB", color=plots.RED, va="center", ha="right"
     )
+    gain.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
     right.set(
         xlabel="first voice over second (dB)",
         ylabel="SI-SNR, first voice (dB)",

@@ -214,6 +214,11 @@ EXERCISES = {
                 "you shrink the frame to 88×88, so the mouth becomes smaller. Cropping keeps its size and cuts off the rim.",
             ),
             Mistake(
+                "shrunk, pixels picked",
+                lambda frames: (nn.functional.interpolate(frames[None].float(), (88, 88)) / 255 - MEAN) / STD,
+                "you shrink the frame to 88×88 by leaving pixels out. Cropping keeps the mouth's size and cuts off the rim.",
+            ),
+            Mistake(
                 "its own mean",
                 _own_statistics,
                 "you normalise each clip by its own mean and spread. The encoder was trained with two fixed numbers, the same "
@@ -262,6 +267,11 @@ EXERCISES = {
                 "one slope",
                 lambda channels: _frontend(channels, slopes=1),
                 "your PReLU has one slope for all channels; here each channel has its own: nn.PReLU(channels).",
+            ),
+            Mistake(
+                "averages",
+                lambda channels: _frontend(channels, pool=nn.AvgPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))),
+                "you average 3×3 pixels; a max-pool keeps the largest of them: nn.MaxPool3d.",
             ),
             Mistake(
                 "pools over time",

@@ -238,7 +238,7 @@ def draw_identity(scores: Mapping[str, Mapping[str, float]]) -> Html:
         values = [max(0.0, row[kind]) for row in scores.values()]
         axes.bar(places, values, 0.24, color=plots.COLOURS[index], label=kind)
         for place, value in zip(places, values, strict=True):
-            axes.text(place, value + 0.02, f"{value:.2f}", ha="center", fontsize=8)
+            axes.text(place, value + 0.02, f"{value:.2f}" if value else "≤ 0", ha="center", fontsize=8)
     axes.set_xticks(range(len(scores)), list(scores))
     axes.set(ylabel="variance explained", ylim=(0, 1.15))
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))

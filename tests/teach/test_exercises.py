@@ -83,6 +83,27 @@ def test_one_wrong_result_of_two_is_enough():
     assert judge(EXERCISE, lambda x: 2 * x if len(x) == 5 else x).status == WRONG
 
 
+@pytest.mark.parametrize(
+    "answer,words",
+    [
+        (lambda x: -2 * x, "the negative of the one wanted"),
+        (lambda x: 4 * x, "twice the one wanted"),
+        (lambda x: x, "half of the one wanted"),
+    ],
+)
+def test_a_simple_relation_to_the_right_answer_is_told(answer, words):
+    assert words in judge(EXERCISE, answer).text
+
+
+def test_predictions_of_the_wrong_kind_are_told_what_is_asked_for():
+    number = Exercise("predict a number", 5, lambda answer, draw: {"the number": float(answer)})
+    assert "one number is asked for; got [3, 4]" in judge(number, [3, 4]).text
+    assert judge(number, "five").status == WRONG and judge(number, "5").status == RIGHT
+    letter = Exercise("predict", "b", lambda answer, draw: {"it": str(answer).strip().lower()})
+    assert "the letter alone" in judge(letter, "about 40 dB").text
+    assert judge(letter, "a").text.count("letter") == 0
+
+
 def test_check_gives_back_what_to_go_on_with(monkeypatch, capsys):
     monkeypatch.setattr(exercises, "find", lambda key: EXERCISE)
 
