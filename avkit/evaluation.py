@@ -43,7 +43,7 @@ from avkit.checkpoints import attach_lips, load_model, load_official, write_atom
 from avkit.data.manifests import SPLITS, Mixture, read_manifest
 from avkit.errors import DataError, InputError, MissingPackageError
 from avkit.intervals import LEVEL, RESAMPLES
-from avkit.journal import Journal
+from avkit.journal import Journal, finished
 from avkit.lip_weights import load_lip_encoder
 from avkit.lips import LipEncoder
 from avkit.scoring import COLUMNS, METRICS, PACKAGES, Systems, score_item
@@ -61,6 +61,7 @@ class Settings:
     limit: int | None = None  # this many mixtures, drawn at random but the same ones each time
     workers: int = 1
     device: str = "cpu"
+    reuse: str | os.PathLike | None = None  # folder of another evaluation, for rows that no network has a part in
 
     def __post_init__(self):
         for given, known, what in (
@@ -141,9 +142,13 @@ def evaluate(
     started = time.monotonic()
     job = _Job(dict(networks), dict(audio_only), settings, lip_encoder)
     systems = job.load()
-    journal = Journal(out, _fingerprint(job, systems, Path(data)), fresh)
+    fingerprint = _fingerprint(job, systems, Path(data))
+    journal = Journal(out, fingerprint, fresh)
+    known = {} if settings.reuse is None else finished(settings.reuse, fingerprint)
     pending = [
-        (mixture, groups.get(mixture.name, "")) for mixture in mixtures if mixture.name not in journal.done
+        (mixture, groups.get(mixture.name, ""), known.get(mixture.name))
+        for mixture in mixtures
+        if mixture.name not in journal.done
     ]
     for result in _bar(
         _results(job, systems, pending), len(mixtures), len(mixtures) - len(pending), progress
@@ -241,16 +246,16 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(mixture: Mixture, group: str) -> dict:
-    return score_item(mixture, *_worker, group)
+def _work(mixture: Mixture, group: str, known: dict | None) -> dict:
+    return score_item(mixture, *_worker, group, known)
 
 
-def _results(job: _Job, systems: Systems, pending: list[tuple[Mixture, str]]) -> Iterator[dict]:
+def _results(job: _Job, systems: Systems, pending: list[tuple[Mixture, str, dict | None]]) -> Iterator[dict]:
     """Results as they come, in any order."""
     workers = min(job.settings.workers, len(pending))
     if workers <= 1:
-        for mixture, group in pending:
-            yield score_item(mixture, systems, job.settings.metrics, group)
+        for mixture, group, known in pending:
+            yield score_item(mixture, systems, job.settings.metrics, group, known)
         return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (job,))
     try:
@@ -313,7 +318,7 @@ def _provenance(job: _Job, data: Path, found: list[dict], command: str | None, s
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(seconds, 1),
         "versions": {
-            name: _version(name) for name in ("avkit", "torch", "numpy", "torchmetrics", "pesq", "pystoi")
+            name: _version(name) for name in ("avkit", "torch", "numpy", "pesq", "pystoi")
         },
         "machine": {
             "system": platform.platform(),
@@ -415,6 +420,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit", type=int, metavar="N", help="N mixtures only, a random choice that is always the same")
     add("--workers", type=int, default=1, metavar="N", help="processes (1)")
     add("--device", default="cpu", help="cpu, cuda, cuda:1, … (cpu)")
+    add("--reuse", metavar="DIR",
+        help="rows of the mixture and of oracles from this evaluation of the same data with the same metrics")  # fmt: skip
     add("--fresh", action="store_true", help="start anew, whatever DIR holds")
     add("--json", action="store_true", help="print the summary as JSON instead of a table")
     return parser
@@ -449,6 +456,7 @@ def main(argv: list[str]) -> int:
         limit=args.limit,
         workers=args.workers,
         device=args.device,
+        reuse=args.reuse,
     )
     result = evaluate(
         _named([args.model, *args.also]),

@@ -45,3 +45,24 @@ class Journal:
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(result) + "\n")
+
+
+def finished(folder: str | os.PathLike, fingerprint: dict) -> dict[str, dict]:
+    """Mixture -> what an evaluation of the same data with the same metrics found, whichever networks it compared.
+
+    Raises DataError where `folder` holds no journal, or one of other data or metrics.
+    """
+    path = Path(folder) / "rows.jsonl"
+    try:
+        first, *lines = path.read_bytes().split(b"\n")[:-1]
+    except (OSError, ValueError):
+        raise DataError(f"{path} does not exist or is empty: name the --out of an evaluation that was begun.") from None
+    found = json.loads(first)
+    differing = [key for key in ("data", "metrics") if found.get(key) != fingerprint[key]]
+    if differing:
+        raise DataError(
+            f"{folder} is an evaluation of other {' and '.join(differing)}: its rows cannot be reused. Give the same "
+            "data and --metrics, or leave out --reuse."
+        )
+    results = [json.loads(line) for line in lines]
+    return {result["mixture"]: result for result in results if result["readable"]}

@@ -24,14 +24,15 @@ At the edges, for every score here:
 """
 
 import math
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from avkit._extras import require
 from avkit.errors import InputError
+from avkit.intelligibility import Reference, TooShortError
 
 LIMIT_DB = 100.0  # decibels stay within ±LIMIT_DB
 FILTER_TAPS = 512  # BSS-eval's distortion filter
@@ -73,8 +74,8 @@ def _is_silent(signal: Tensor) -> Tensor:
 def _refuse_silent(reference: Tensor) -> None:
     silent = _is_silent(reference)
     if silent.any():
-        where = silent.nonzero()[0].tolist()
-        which = f"The reference at index {tuple(where)}" if where else "The reference"
+        where = tuple(silent.nonzero()[0].tolist())
+        which = "The reference" if silent.all() else f"The reference at index {where}"
         raise UndefinedScoreError(
             f"{which} is silent: nothing can be scored against it. Leave such talkers out, and say how many."
         )
@@ -137,48 +138,67 @@ def snr(estimate: Tensor, reference: Tensor) -> Tensor:
 def sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     """Signal-to-distortion ratio in dB after BSS-eval: any 512-tap filter of the reference counts as signal.
 
-    Computed by torchmetrics; means are left in, as BSS-eval does. (Vincent et al., 2006; Scheibler, 2022.)
+    Means are left in, as BSS-eval does. (Vincent et al., 2006; Scheibler, 2022.) Neighbouring estimates of one reference share
+    its part of the work.
 
     Args, returns and errors as `si_snr`.
     """
     signal, target = _checked(estimate, reference)
     _refuse_silent(target)
     silent = _is_silent(signal)
-    time = signal.shape[-1]
-    pairs = zip(signal.reshape(-1, time), target.reshape(-1, time), strict=True)
-    scores = torch.tensor([_bss_eval_sdr(*pair) for pair in pairs], device=signal.device).reshape(
-        silent.shape
-    )
+    scores = [_bss_eval_sdr(rows, clean) for rows, clean in _by_reference(signal, target)]
+    scores = torch.cat([*scores, signal.new_zeros(0)]).reshape(silent.shape)
     return _like(scores.masked_fill(silent, -LIMIT_DB), estimate)
 
 
-def _bss_eval_sdr(signal: Tensor, target: Tensor) -> float:
-    """BSS-eval SDR of one pair (T,), regularised where shifts of the reference depend on each other."""
-    require("torchmetrics", "The score SDR")
-    from torchmetrics.functional.audio import signal_distortion_ratio
+def _by_reference(signal: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Neighbouring rows of `signal` (…, T) that have the same reference, as (N, T), with that reference (T,)."""
+    time = signal.shape[-1]
+    signals, targets = signal.reshape(-1, time), target.reshape(-1, time)
+    start = 0
+    for row in range(1, len(targets) + 1):
+        if row == len(targets) or not torch.equal(targets[row], targets[start]):
+            yield signals[start:row], targets[start]
+            start = row
 
-    tiny = torch.finfo(signal.dtype).tiny
-    signal, target = (x / x.abs().amax().clamp(min=tiny) for x in (signal, target))
-    for load_diag in (None, 1e-10):
+
+def _bss_eval_sdr(signals: Tensor, target: Tensor) -> Tensor:
+    """(N,) BSS-eval SDR of (N, T) against one reference (T,), regularised where its shifts depend on each other."""
+    tiny = torch.finfo(target.dtype).tiny
+    n_fft = 2 ** math.ceil(math.log2(2 * len(target) - 1))
+
+    def spectrum(signal: Tensor) -> Tensor:  # of unit energy; the peak first, so that no square is lost
+        signal = signal / signal.abs().amax().clamp(min=tiny)
+        return torch.fft.rfft(signal / torch.linalg.vector_norm(signal).clamp(min=1e-6), n_fft)
+
+    clean = spectrum(target)
+    own = torch.fft.irfft(clean.real**2 + clean.imag**2, n_fft)[:FILTER_TAPS]
+    cross = torch.stack([torch.fft.irfft(clean.conj() * spectrum(row), n_fft)[:FILTER_TAPS] for row in signals])
+    lags = torch.arange(FILTER_TAPS, device=own.device)
+    matrix = own[(lags[:, None] - lags).abs()]
+    scores = torch.full_like(cross[:, 0], torch.nan)
+    for load_diag in (0.0, 1e-10):
         try:
-            score = signal_distortion_ratio(signal, target, filter_length=FILTER_TAPS, load_diag=load_diag)
+            filters = torch.linalg.solve(matrix + load_diag * torch.eye(FILTER_TAPS).to(matrix), cross.T).T
         except torch.linalg.LinAlgError:
             continue
-        if not score.isnan():
-            return float(score.clamp(-LIMIT_DB, LIMIT_DB))
-    return LIMIT_DB  # the filter explains all of the estimate, and more by rounding
+        share = (cross * filters).sum(-1)  # of the estimate's energy that the filtered reference explains
+        rest = (1 - share).masked_fill((1 - share).abs() < 1e-10, 0)  # 100 dB and more, or all of it up to rounding
+        scores = torch.where(scores.isnan(), _decibels(share / rest), scores)
+    return scores.nan_to_num(LIMIT_DB)  # the filter explains all of the estimate, and more by rounding
 
 
 # --- perception ---
 
 
-def _row_by_row(estimate: Tensor, reference: Tensor, floor: float, score: Callable) -> Tensor:
-    """score(estimate, reference) of each pair of NumPy rows (T,); floor where the estimate is silent."""
+def _row_by_row(estimate: Tensor, reference: Tensor, floor: float, prepare: Callable) -> Tensor:
+    """prepare(reference)(estimate), NumPy rows (T,), of each pair; floor where the estimate is silent."""
     signal, target = _checked(estimate, reference)
     _refuse_silent(target)
-    time = signal.shape[-1]
-    pairs = zip(signal.reshape(-1, time).cpu(), target.reshape(-1, time).cpu(), strict=True)
-    scores = [floor if _is_silent(row) else score(row.numpy(), clean.numpy()) for row, clean in pairs]
+    scores = []
+    for rows, clean in _by_reference(signal.cpu(), target.cpu()):
+        score = prepare(clean.numpy())
+        scores += [floor if _is_silent(row) else score(row.numpy()) for row in rows]
     return estimate.new_tensor(scores).reshape(estimate.shape[:-1])
 
 
@@ -236,7 +256,7 @@ def pesq(estimate: Tensor, reference: Tensor, mode: str = "wb", sample_rate: int
 
     band = mode[:2]
 
-    def score(signal, target):
+    def score(target, signal):
         try:
             return itu.pesq(sample_rate, target, signal, band)
         except itu.NoUtterancesError as error:
@@ -244,34 +264,27 @@ def pesq(estimate: Tensor, reference: Tensor, mode: str = "wb", sample_rate: int
                 "PESQ finds no utterance in the reference: it holds no speech."
             ) from error
 
-    scores = _row_by_row(estimate, reference, _PESQ_FLOOR[band], score)
+    scores = _row_by_row(estimate, reference, _PESQ_FLOOR[band], lambda target: partial(score, target))
     return _like(raw_pesq(scores.double()), estimate) if mode == "nb-raw" else scores
 
 
-def _stoi(estimate: Tensor, reference: Tensor, sample_rate: int, extended: bool) -> Tensor:
+def _stoi(estimate: Tensor, reference: Tensor, sample_rate: int, name: str) -> Tensor:
     require("pystoi", "The score STOI")
-    import pystoi
 
-    def score(signal, target):
-        too_short = UndefinedScoreError(
-            f"STOI needs 30 frames (0.4 s) in which the reference is within 40 dB of its loudest; "
-            f"{len(target)} samples at {sample_rate} Hz do not hold them."
-        )
-        if len(target) < 0.4 * sample_rate:
-            raise too_short
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
-            try:
-                peak = abs(target).max(), abs(signal).max()  # pystoi adds 2e-16 here and there: keep it small
-                return pystoi.stoi(target / peak[0], signal / peak[1], sample_rate, extended=extended)
-            except RuntimeWarning as error:
-                raise too_short from error
+    def prepare(target):
+        try:
+            return getattr(Reference(target, sample_rate), name)
+        except TooShortError:
+            raise UndefinedScoreError(
+                f"STOI needs 30 frames (0.4 s) in which the reference is within 40 dB of its loudest; "
+                f"{len(target)} samples at {sample_rate} Hz do not hold them."
+            ) from None
 
-    return _row_by_row(estimate, reference, 0.0, score)
+    return _row_by_row(estimate, reference, 0.0, prepare)
 
 
 def stoi(estimate: Tensor, reference: Tensor, sample_rate: int = 16000) -> Tensor:
-    """Short-time objective intelligibility, by the package ``pystoi``. (Taal et al., 2011.)
+    """Short-time objective intelligibility, as the package ``pystoi`` has it. (Taal et al., 2011.)
 
     Args:
         estimate: (…, T), at least 0.4 s of speech once pauses are left out.
@@ -286,12 +299,12 @@ def stoi(estimate: Tensor, reference: Tensor, sample_rate: int = 16000) -> Tenso
         InputError: see the module's text.
         UndefinedScoreError: a silent reference, or too little speech in it.
     """
-    return _stoi(estimate, reference, sample_rate, extended=False)
+    return _stoi(estimate, reference, sample_rate, "stoi")
 
 
 def estoi(estimate: Tensor, reference: Tensor, sample_rate: int = 16000) -> Tensor:
     """Extended STOI, which sees how noise fluctuates. (Jensen and Taal, 2016.) As `stoi` otherwise."""
-    return _stoi(estimate, reference, sample_rate, extended=True)
+    return _stoi(estimate, reference, sample_rate, "estoi")
 
 
 # --- improvements over the mixture ---

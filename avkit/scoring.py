@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -31,7 +31,7 @@ METRICS = {
     "stoi": ("stoi",),
     "estoi": ("estoi",),
 }
-PACKAGES = {"sdr": "torchmetrics", "pesq": "pesq", "stoi": "pystoi", "estoi": "pystoi"}
+PACKAGES = {"pesq": "pesq", "stoi": "pystoi", "estoi": "pystoi"}
 DESCRIPTION = ("mixture", "talker", "speaker", "utterance", "group", "level_db", "system")
 COLUMNS = (
     *DESCRIPTION,
@@ -172,15 +172,21 @@ def _with_lips(model: nn.Module, item: Item, crops: list[Tensor | None]) -> list
 
 
 def _with_features(model: nn.Module, item: Item, features: list[Tensor | str]) -> list[Tensor | str]:
-    """The network's output for every talker that has lip features (512, F), in one batch."""
-    usable = [index for index, entry in enumerate(features) if isinstance(entry, Tensor)]
+    """The network's output for every talker that has lip features (512, F), in one batch; equal lips are run once."""
     outputs: list[Tensor | str] = [entry if isinstance(entry, str) else "" for entry in features]
-    if usable:
-        lips = torch.stack([features[index] for index in usable])
-        mixtures = item.mixture.expand(len(usable), -1)
-        estimates = _attempt(lambda: _call(model, mixtures, lips, voices=1)[:, 0], len(usable))
-        for index, estimate in zip(usable, estimates, strict=True):
-            outputs[index] = estimate
+    different: list[Tensor] = []
+    place = {}  # talker -> row of the batch
+    for index, entry in enumerate(features):
+        if isinstance(entry, Tensor):
+            same = (row for row, lips in enumerate(different) if torch.equal(lips, entry))
+            place[index] = next(same, len(different))
+            different += [entry] if place[index] == len(different) else []
+    if different:
+        mixtures = item.mixture.expand(len(different), -1)
+        lips = torch.stack(different)
+        estimates = _attempt(lambda: _call(model, mixtures, lips, voices=1)[:, 0], len(different))
+        for index, row in place.items():
+            outputs[index] = estimates[row]
     return outputs
 
 
@@ -222,7 +228,9 @@ def _attempt(make: Callable[[], Tensor], count: int) -> list[Tensor | str]:
 # --- scoring ---
 
 
-def score_item(mixture: Mixture, systems: Systems, chosen: tuple[str, ...], group: str = "") -> dict:
+def score_item(
+    mixture: Mixture, systems: Systems, chosen: tuple[str, ...], group: str = "", known: dict | None = None
+) -> dict:
     """Every row of one mixture.
 
     Args:
@@ -230,29 +238,49 @@ def score_item(mixture: Mixture, systems: Systems, chosen: tuple[str, ...], grou
         systems: what to compare.
         chosen: keys of `METRICS`.
         group: the mixture's group, where its corpus has one.
+        known: what this function returned for the mixture with other networks; rows of the mixture and of oracle masks
+            are taken from it where the same was read.
 
     Returns:
         ``{"mixture": name, "digest": SHA-256 of what was read or "", "readable": whether all of it was,
         "rows": [row, …]}``; rows have the keys of `COLUMNS` that apply. A file that cannot be read gives rows
         without scores whose note says so.
     """
+    talkers = range(len(mixture.sources))
     try:
         item = read_item(mixture)
     except AvkitError as error:
         rows = [
             _describe(mixture, index, group, None) | {"system": system, "note": str(error)}
             for system in systems.names
-            for index in range(len(mixture.sources))
+            for index in talkers
         ]
         return {"mixture": mixture.name, "digest": "", "readable": False, "rows": rows}
-    before = [_ratios(item.mixture, reference, chosen, []) for reference in item.sources]
-    rows = []
-    for system, estimates in separate_item(item, systems):
-        for index, estimate in enumerate(estimates):
-            row = _describe(mixture, index, group, item) | {"system": system}
-            rows.append(row | _scores(estimate, item, index, chosen, before[index]))
+    kept = _kept(known, item, systems)
+    left = replace(systems, oracles=tuple(name for name in systems.oracles if name not in kept))
+    estimates = {name: found for name, found in separate_item(item, left) if name not in kept}
+    scores = []
+    for index in talkers:
+        done = {name: found[index] for name, found in kept.items()}
+        scores.append(_scores({name: found[index] for name, found in estimates.items()}, item, index, chosen, done))
+    rows = [
+        _describe(mixture, index, group, item) | {"system": system} | scores[index][system]
+        for system in systems.names
+        for index in talkers
+    ]
     readable = not any(item.lip_problems)
     return {"mixture": mixture.name, "digest": item.digest, "readable": readable, "rows": rows}
+
+
+def _kept(known: dict | None, item: Item, systems: Systems) -> dict[str, list[dict]]:
+    """System -> its scores per talker, of those systems that a network has no part in, where the same was read before."""
+    kept: dict[str, list[dict]] = {}
+    if known is not None and known["digest"] == item.digest:
+        for row in known["rows"]:
+            if row["system"] == "mixture" or row["system"] in systems.oracles:
+                scores = {key: value for key, value in row.items() if key not in DESCRIPTION}
+                kept.setdefault(row["system"], []).append(scores)
+    return kept
 
 
 def _describe(mixture: Mixture, index: int, group: str, item: Item | None) -> dict:
@@ -275,44 +303,69 @@ def level_difference(sources: Tensor, index: int) -> float | None:
     return float(10 * torch.log10(own / others)) if own > 0 and others > 0 else None
 
 
-def _ratios(estimate: Tensor, reference: Tensor, chosen: tuple[str, ...], notes: list[str]) -> dict:
-    names = [name for name in ("si_snr", "snr", "sdr") if name in chosen]
-    return {name: _try(getattr(metrics, name), estimate, reference, notes) for name in names}
+def _scores(
+    estimates: dict[str, Tensor | str], item: Item, index: int, chosen: tuple[str, ...], done: dict[str, dict]
+) -> dict[str, dict]:
+    """System -> scores against one talker, improvements, and a note on what could not be scored; `done` stay as they are.
+
+    All estimates of a talker are scored at once, so that what depends on the talker alone is computed once.
+    """
+    table = dict(done)
+    usable = {}
+    for name, estimate in estimates.items():
+        if isinstance(estimate, str):
+            table[name] = {"note": estimate}
+        elif not estimate.isfinite().all():
+            table[name] = {"note": "The output holds NaN or infinite samples."}
+        else:
+            usable[name] = estimate
+    if usable:
+        signals = torch.stack(list(usable.values())).double()
+        notes: list[list[str]] = [[] for _ in usable]
+        columns = _columns(signals, item.sources.double(), index, chosen, notes)
+        for row, (name, signal) in enumerate(usable.items()):
+            if not (signal - signal.mean()).any():
+                notes[row].append("The output is silent: every score is at its floor.")
+            scores = {column: values[row] for column, values in columns.items()}
+            table[name] = scores | {"note": " ".join(dict.fromkeys(notes[row]))}
+    for name in usable:
+        for ratio in {"si_snr", "snr", "sdr"} & set(chosen):
+            pair = table[name][ratio], table["mixture"].get(ratio)
+            table[name][f"{ratio}i"] = None if None in pair else pair[0] - pair[1]
+    return table
 
 
-def _scores(estimate: Tensor | str, item: Item, index: int, chosen: tuple[str, ...], before: dict) -> dict:
-    """Scores of one estimate against its talker, improvements, and a note on what could not be scored."""
-    if isinstance(estimate, str):
-        return {"note": estimate}
-    if not estimate.isfinite().all():
-        return {"note": "The output holds NaN or infinite samples."}
-    reference, notes = item.sources[index], []
-    scores = _ratios(estimate, reference, chosen, notes)
-    for name, value in before.items():
-        scores[f"{name}i"] = None if None in (value, scores[name]) else scores[name] - value
+def _columns(
+    signals: Tensor, sources: Tensor, index: int, chosen: tuple[str, ...], notes: list[list[str]]
+) -> dict[str, list[float | None]]:
+    """Column -> a score for each of the signals (N, T) against one of the sources (n, T), improvements apart."""
+    clean = sources[index]
+    columns = {}
+    for name in ("si_snr", "snr", "sdr", "stoi", "estoi"):
+        if name in chosen:
+            columns[name] = _try(getattr(metrics, name), signals, clean, notes)
     if "si_snr" in chosen:
-        others = [source for other, source in enumerate(item.sources) if other != index]
-        rivals = [_try(metrics.si_snr, estimate, other, notes) for other in others]
-        scores["si_snr_other"] = None if None in rivals else max(rivals)
-    for name in {"stoi", "estoi"} & set(chosen):
-        scores[name] = _try(getattr(metrics, name), estimate, reference, notes)
-    if "pesq" in chosen:
-        scores["pesq_wb"] = _try(metrics.pesq, estimate, reference, notes)
-        scores["pesq_nb"] = narrow = _try(partial(metrics.pesq, mode="nb"), estimate, reference, notes)
-        scores["pesq_nb_raw"] = (
-            None if narrow is None else float(metrics.raw_pesq(torch.tensor(narrow).double()))
-        )
-    if not (estimate - estimate.mean()).any():
-        notes.append("The output is silent: every score is at its floor.")
-    return scores | {"note": " ".join(dict.fromkeys(notes))}
+        rivals = [_try(metrics.si_snr, signals, other, notes) for i, other in enumerate(sources) if i != index]
+        rivals = list(zip(*rivals, strict=True))
+        columns["si_snr_other"] = [None if None in found else max(found) for found in rivals]
+    if "pesq" in chosen:  # row by row: whether an utterance is found may depend on the estimate too
+        for column, mode in (("pesq_wb", "wb"), ("pesq_nb", "nb")):
+            score = partial(metrics.pesq, mode=mode)
+            found = [_try(score, signals[i : i + 1], clean, notes[i : i + 1])[0] for i in range(len(signals))]
+            columns[column] = found
+        columns["pesq_nb_raw"] = [
+            None if narrow is None else float(metrics.raw_pesq(torch.tensor(narrow).double())) for narrow in found
+        ]
+    return columns
 
 
-def _try(score: Callable, estimate: Tensor, reference: Tensor, notes: list[str]) -> float | None:
-    """A score, or None and a note where this pair has none."""
+def _try(score: Callable, signals: Tensor, clean: Tensor, notes: list[list[str]]) -> list[float | None]:
+    """A score for each of (N, T) against (T,), or None and a note to each where they have none."""
     try:
-        return float(score(estimate.double(), reference.double()))
+        return score(signals, clean.expand_as(signals)).tolist()
     except MissingPackageError:
         raise
     except InputError as error:
-        notes.append(str(error))
-        return None
+        for found in notes:
+            found.append(str(error))
+        return [None] * len(signals)

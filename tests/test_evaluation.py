@@ -424,6 +424,38 @@ def test_limit_is_a_fixed_choice_that_grows(corpus):
     ]
 
 
+def test_equal_lips_are_run_once(corpus):
+    spy = Spy()
+    result = run(corpus, spy, limit=1, controls=("absent",))
+    assert [len(lips) for lips in spy.seen] == [2, 1]
+    assert len(of(result, "net (absent lips)")) == 2
+
+
+def test_rows_without_a_network_can_be_reused(corpus, tmp_path, monkeypatch):
+    """Mixture and oracle rows come from the other evaluation, and no oracle is computed again but for changed sound."""
+    chosen = {"metrics": ("si_snr", "stoi"), "oracles": ("irm-16ms", "psm-16ms")}
+    first = run(corpus, Deaf(), tmp_path / "first", **chosen)
+    whole = run(corpus, **chosen)
+    asked = []
+    oracle = scoring.baselines.oracle
+    monkeypatch.setattr(scoring.baselines, "oracle", lambda *given: asked.append(given[0]) or oracle(*given))
+    assert run(corpus, reuse=tmp_path / "first", **chosen).rows == whole.rows
+    assert run(corpus, reuse=tmp_path / "first", workers=2, **chosen).rows == whole.rows
+    assert asked == [] and first.rows != whole.rows
+    row = json.loads((corpus / "tt" / "s2.json").read_text())[0]
+    write_wav(corpus / row[0], band(1800, 4000, 7))
+    mended = run(corpus, reuse=tmp_path / "first", **chosen)
+    assert asked == ["irm-16ms", "psm-16ms"] and mended.rows == run(corpus, **chosen).rows
+
+
+def test_what_cannot_be_reused_is_named(corpus, tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        run(corpus, reuse=tmp_path / "nothing")
+    run(corpus, out=tmp_path / "first", metrics=("snr",))
+    with pytest.raises(DataError, match="other metrics"):
+        run(corpus, reuse=tmp_path / "first")
+
+
 # --- files, several processes, interruptions ---
 
 

@@ -109,8 +109,37 @@ def test_stoi_equals_the_package(pair, score, extended):
     expected = [
         pystoi.stoi(r.numpy(), e.numpy(), 16000, extended) for e, r in zip(*pair_rows(pair), strict=True)
     ]
-    np.testing.assert_allclose(scores.flatten().numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(scores.flatten().numpy(), expected, atol=1e-12)
     assert scores.unique().numel() == 4
+
+
+@pytest.mark.parametrize("samples", [31999, 20345, 15003])
+@pytest.mark.parametrize("sample_rate", [8000, 10000, 16000])
+def test_stoi_equals_the_package_at_other_lengths_and_rates(samples, sample_rate):
+    clean, noisy = voice()[-samples:].clone(), voice()[-samples:] + 0.3 * voice(pitch=200.0, seed=4)[-samples:]
+    clean[:2000] = 0  # a pause
+    for extended, score in ((False, metrics.stoi), (True, metrics.estoi)):
+        expected = pystoi.stoi(clean.numpy(), noisy.numpy(), sample_rate, extended)
+        assert score(noisy, clean, sample_rate).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_estoi_of_half_a_silence_is_the_same_each_time():
+    """Where pystoi draws noise, whatever does not vary counts as uncorrelated."""
+    clean = voice()
+    estimate = clean.clone()
+    estimate[12000:] = 0
+    first = metrics.estoi(estimate, clean)
+    assert torch.equal(first, metrics.estoi(estimate, clean)) and 0.05 < first < 0.6
+
+
+@pytest.mark.parametrize("name", ["sdr", "stoi", "estoi"])
+def test_neighbours_that_share_a_reference_score_as_alone(pair, name):
+    estimate, reference = pair_rows(pair)
+    signals = estimate[[0, 1, 2, 3, 0]]
+    targets = reference[[0, 0, 3, 3, 0]]
+    scores = getattr(metrics, name)(signals, targets)
+    alone = torch.stack([getattr(metrics, name)(*one) for one in zip(signals, targets, strict=True)])
+    torch.testing.assert_close(scores, alone, rtol=0, atol=1e-9)
 
 
 def test_narrow_band_at_8_khz():
