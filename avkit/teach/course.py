@@ -17,6 +17,8 @@ _EXAMPLE = """examples:
   avkit course run                      every notebook, executed into build/
   avkit course run 01 --fast            one notebook, the quick version that tests run
   avkit course student OUT              the notebooks without solutions, for nbgrader or by hand
+  avkit course workshop OUT --hours 3   the kit for a workshop: plan, letter, notes, notebooks
+  avkit course room REPORTS             which laptops of a room are ready
   avkit course grade HANDED_IN          hidden checks on every notebook in a folder, marks into CSV files
   avkit course store 01                 execute a notebook and keep its outputs in it (for its author)
 """
@@ -69,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
                 "--notes", action="store_true", help="with notes on each section (not for nbgrader's source folder)"
             )
         derive.set_defaults(action=_derive, version=name)
+    _add_workshop(actions)
     _add_grade(actions)
     store = actions.add_parser("store", help="execute a notebook as it stands and keep the outputs in it")
     store.add_argument("names", nargs="+")
@@ -77,6 +80,35 @@ def _parser() -> argparse.ArgumentParser:
     for action in actions.choices.values():
         action.add_argument("--notebooks", help="folder of the notebooks, if not ./notebooks")
     return parser
+
+
+def _add_workshop(actions: argparse._SubParsersAction) -> None:
+    from avkit.teach.workshop import PLANS
+
+    workshop = actions.add_parser("workshop", help="write the kit for a workshop: plan, letter, notes, notebooks")
+    workshop.add_argument("out", type=Path, metavar="OUT")
+    workshop.add_argument("--hours", type=int, choices=sorted(PLANS), default=3, help="its length, breaks included (3)")
+    workshop.add_argument("--start", default="09:00", help="clock time of the beginning (09:00)")
+    workshop.set_defaults(action=_workshop)
+    room = actions.add_parser("room", help="which laptops are ready, from their reports (avkit doctor --report)")
+    room.add_argument("reports", type=Path, metavar="FOLDER", help="with one .json per laptop")
+    room.set_defaults(action=_room)
+
+
+def _workshop(folder: Path, arguments: argparse.Namespace) -> int:
+    from avkit.teach import workshop
+
+    written = workshop.write_kit(arguments.hours, folder, arguments.out, arguments.start)
+    print(f"{len(written)} files in {arguments.out}; begin with README.md.")
+    return 0
+
+
+def _room(_folder: Path, arguments: argparse.Namespace) -> int:
+    from avkit.teach import workshop
+
+    laptops = workshop.read_reports(arguments.reports)
+    print(workshop.table(laptops))
+    return 0 if all(laptop.state == "ready" for laptop in laptops) else 1
 
 
 def _add_grade(actions: argparse._SubParsersAction) -> None:

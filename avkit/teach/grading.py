@@ -41,7 +41,7 @@ class Limits:
         seconds: for its process as a whole, once PyTorch is imported; a process that is stopped or dies is started
             again without the cell that it died in.
         cell_seconds: for one cell, and for judging one answer.
-        memory_gb: of memory that the process allocates, PyTorch's own 0.5 GB or so included (Linux only).
+        memory_gb: of memory that the process allocates, PyTorch's own 0.2 GB or so included (Linux only).
     """
 
     seconds: float = 180
