@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from avkit.reproduction.rows import CORPORA, SCORES, Row
-
-CTCNET_MACS = 167.2  # G for 2 s, as the RTFS-Net paper has them
+from avkit.reproduction.rows import CORPORA, CTCNET_MACS, SCORES, Row
 
 
 def claims(published: dict[str, Any]) -> list[Row]:
@@ -31,7 +29,10 @@ def rtfs_beats_ctcnet(published: dict[str, Any]) -> tuple[float | None, str]:
         for score, a, b in zip(SCORES, ours[corpus], theirs[corpus], strict=True):
             (ahead if a > b else behind).append(f"{score} on {corpus}")
     share = 100 * published["counts"]["rtfs-net-6"]["macs"]["paper"] / CTCNET_MACS
-    return None, f"RTFS-Net-6 ({share:.0f} % of the MACs): ahead by {', '.join(ahead)}; not ahead by {', '.join(behind)}"
+    return (
+        None,
+        f"RTFS-Net-6 ({share:.0f} % of the MACs): ahead by {', '.join(ahead)}; not ahead by {', '.join(behind)}",
+    )
 
 
 def caf_share(published: dict[str, Any]) -> tuple[float | None, str]:

@@ -3,42 +3,66 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import sys
 import time
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-import avkit
-from avkit.errors import AvkitError
+from avkit.errors import InputError
+from avkit.reproduction import records
 from avkit.reproduction import rows as ledger
-from avkit.reproduction.rows import STATES, Row
+from avkit.reproduction.contrasts import Contrast, contrasts, find, planned
+from avkit.reproduction.page import as_json, page, published, shown, table
+from avkit.reproduction.queue import Plan, results, work
+from avkit.reproduction.rows import COMPUTED, Row
+from avkit.reproduction.trends import Trend, judge, pairs, sentence
 
 _EXAMPLE = """examples:
   avkit reproduce --list                       every published number, its state, and what was measured
   avkit reproduce iianet.parameters            one row
-  avkit reproduce all                          every row that needs no data
-  avkit reproduce iianet.lrs2.si-snri          says what is missing, and the commands
-  avkit reproduce --page ledger.md             the ledger as a page
+  avkit reproduce all                          every row that can be computed without data
+  avkit reproduce iianet.lrs2.sisnri           says what is missing, and the commands
+  avkit reproduce ablations --corpus talkers   six small ablations, 40 runs; stop it whenever you like, the same command goes on
+  avkit reproduce trend.q --corpus talkers     one of them, 10 runs
+  avkit reproduce --page                       the ledger as a page, beside its records
+
+What follows the options of an ablation goes to `avkit train` (--data.NAME, --model.NAME, --trainer.NAME).
 """
+_RAW = """From raw clips, before that: for each CLIP its sound as one-channel 16 kHz WAVS/ID.wav (ffmpeg -i CLIP -ac 1 -ar 16000
+  WAVS/ID.wav) and its mouth (avkit faces CLIP faces/ID, then faces/ID/mouths/person-1_0.00.npz as MOUTHS/ID.npz); then the
+  published lists of mixtures: avkit prepare {corpus} WAVS lists --mouths MOUTHS --mix tr=LIST cv=LIST tt=LIST"""
 
 
 def main(argv: list[str]) -> int:
     """Entry of `avkit reproduce`; returns 0, or 1 where something is missing."""
-    arguments = _parser().parse_args(argv)
-    if arguments.page:
-        _write(arguments.page, page(_records(arguments.out)))
-        print(f"Written to {arguments.page}.")
+    parser = _parser()
+    arguments, settings = parser.parse_known_args(argv)
+    trend = str(arguments.row).startswith("trend.") or arguments.row == "ablations"
+    unknown = [
+        part
+        for part in settings
+        if part.startswith("-") and not part.startswith(("--data.", "--model.", "--trainer."))
+    ]
+    if unknown or (settings and not trend):
+        parser.error(f"unrecognized arguments: {' '.join(unknown or settings)}")
+    if arguments.page is not None:
+        path = Path(arguments.page) if arguments.page else arguments.out / "README.md"
+        records.write_text(path, page(records.read(arguments.out)))
+        print(f"Written to {path}.")
         return 0
     if arguments.list or not arguments.row:
-        print(_as_json(arguments.out) if arguments.json else table(_records(arguments.out)))
+        found = records.read(arguments.out)
+        print(as_json(found) if arguments.json else table(found))
         return 0
-    chosen = [row for row in ledger.all_rows() if row.how] if arguments.row == "all" else [ledger.find(arguments.row)]
-    return max(_reproduce(row, arguments.out) for row in chosen)
+    if trend:
+        chosen = (
+            contrasts() if arguments.row == "ablations" else (find(arguments.row.removeprefix("trend.")),)
+        )
+        return _ablations(chosen, arguments, tuple(settings))
+    everything = [row for row in ledger.all_rows() if row.state in COMPUTED]
+    return max(
+        _reproduce(row, arguments.out)
+        for row in (everything if arguments.row == "all" else [ledger.find(arguments.row)])
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,20 +71,54 @@ def _parser() -> argparse.ArgumentParser:
         description="The papers' numbers: what was published, what is measured here, and the command for each.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("row", nargs="?", metavar="ROW", help="a row's name, or `all` that need no data")
-    parser.add_argument("--list", action="store_true", help="every row with its state")
-    parser.add_argument("--json", action="store_true", help="the list as JSON")
-    parser.add_argument("--page", type=Path, metavar="FILE.md", help="write the ledger as a page")
-    parser.add_argument("--out", type=Path, default=_default_folder(), help="folder of the records (%(default)s)")
+    add = parser.add_argument
+    add(
+        "row",
+        nargs="?",
+        metavar="ROW",
+        help="a row's name; `all` that can be computed; `ablations` at a small scale",
+    )
+    add("--list", action="store_true", help="every row with its state")
+    add("--json", action="store_true", help="the list as JSON")
+    add(
+        "--page",
+        nargs="?",
+        const="",
+        metavar="FILE.md",
+        help="write the ledger as a page (README.md beside the records)",
+    )
+    add("--out", type=Path, default=records.default_folder(), help="folder of the records (%(default)s)")
+    queue = parser.add_argument_group("ablations at a small scale")
+    add = queue.add_argument
+    add("--corpus", default="talkers", metavar="DIR", help="a corpus that `avkit corpus` made (%(default)s)")
+    add(
+        "--runs",
+        type=Path,
+        default=Path("runs/ablations"),
+        metavar="DIR",
+        help="folder of the runs (%(default)s)",
+    )
+    add("--processes", type=int, default=1, metavar="N", help="runs at a time, one thread each (1)")
+    add("--minutes", type=float, metavar="M", help="end after M minutes; the same command goes on")
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="other seeds than the planned 0 1 2 3 4: for a first try",
+    )
+    add(
+        "--steps",
+        type=int,
+        help=f"steps of each run ({planned().steps}); fewer are another experiment, for a first try",
+    )
+    add("--mixtures", type=int, metavar="N", help=f"test mixtures ({planned().test_mixtures})")
     return parser
 
 
-def _default_folder() -> Path:
-    return Path("data_samples/results/ledger") if Path("data_samples/results").is_dir() else Path("results/ledger")
-
-
-# -------------------------------------------------------------------------------------------------------- one row
+# ---------------------------------------------------------------------------------------------------------- one row
 
 
 def _reproduce(row: Row, folder: Path) -> int:
@@ -71,22 +129,10 @@ def _reproduce(row: Row, folder: Path) -> int:
 
     begin = time.perf_counter()
     value, note = compute(row)
-    record = {
-        "row": row.name,
-        "value": value,
-        "unit": row.unit,
-        "note": note,
-        "paper": row.paper,
-        "code": row.code,
-        "command": f"avkit reproduce {row.name}",
-        "seconds": round(time.perf_counter() - begin, 1),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "versions": {"avkit": avkit.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-    }
-    _write(folder / f"{row.name}.json", json.dumps(record, indent=1) + "\n")
-    print(f"{row.name}: {row.what}\n  paper {_shown(row.paper, row.unit)}, official code {_shown(row.code, row.unit)}, "
-          f"here {_shown(value, row.unit)}{f' ({note})' if note else ''}")  # fmt: skip
+    records.write(folder, records.record(row, value, note, time.perf_counter() - begin))
+    here = f"here {shown(value, row.unit)}{f' ({note})' if note else ''}"
+    paper, code = published(row)
+    print(f"{row.name}: {row.what}\n  paper {paper}, official code {code}, {here}")
     if row.note:
         print(f"  {row.note}")
     return 0
@@ -94,92 +140,107 @@ def _reproduce(row: Row, folder: Path) -> int:
 
 def missing(row: Row) -> str:
     """What a row needs that is not here, and the commands that measure it once it is."""
+    head = f"{row.name}: {row.what}; the paper has {published(row)[0]}."
+    if row.state == "cited":
+        return f"{head}\n  CTCNet is not part of avkit; its code is at https://github.com/JusperLee/CTCNet."
     needs = []
     if row.weights:
         from avkit import weights
 
-        needs += [] if weights.cached(weights.find(row.weights)) else [f"the official weights {row.weights} (`avkit weights get {row.weights}`)"]
-    if row.corpus:
-        needs.append(f"the corpus {next(k for k, v in ledger.CORPORA.items() if v == row.corpus)}, which is licensed")
-    needs.append("the lip encoder that the networks were trained with (`avkit weights` says where it lies)")
-    commands = "\n".join(f"    {line}" for line in row.command.splitlines())
-    expected = _shown(row.paper, row.unit)
-    return (
-        f"{row.name}: {row.what}; the paper has {expected}.\n  Needed: {'; '.join(needs)}.\n"
-        f"  Then, with ROOT and LIP_WEIGHTS in their places:\n{commands}" + (f"\n  Note: {row.note}." if row.note else "")
+        if weights.cached(weights.find(row.weights)) is None:
+            needs.append(f"the official weights {row.weights} (`avkit weights get {row.weights}`)")
+    needs.append(
+        f"the corpus {next(k for k, v in ledger.CORPORA.items() if v == row.corpus)}, which is licensed"
     )
+    commands = row.command.splitlines()
+    if "LIP_WEIGHTS" in row.command:
+        needs.append(
+            "the lip encoder that the networks were trained with (`avkit weights` says where it lies)"
+        )
+    return "\n".join([
+        head,
+        f"  Needed: {'; '.join(needs)}.",
+        "  Then, with ROOT and LIP_WEIGHTS in their places:",
+        *(f"    {line}" for line in commands),
+        *([f"  Note: {row.note}."] if row.note else []),
+        f"  {_RAW.format(corpus=row.corpus)}",
+    ])  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------------- all rows
+# ------------------------------------------------------------------------------------------ ablations at a small scale
 
 
-def _records(folder: Path) -> dict[str, dict]:
-    """The records in a folder by row; those that cannot be read are named and left out."""
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        try:
-            found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            print(f"{path} cannot be read ({error}); measure the row again", file=sys.stderr)
-    return found
+def _ablations(chosen: tuple[Contrast, ...], arguments: argparse.Namespace, settings: tuple[str, ...]) -> int:
+    if arguments.processes < 1:
+        raise InputError(f"--processes is {arguments.processes}; at least 1 is wanted.")
+    given = {
+        "seeds": tuple(arguments.seeds or ()),
+        "steps": arguments.steps,
+        "test_mixtures": arguments.mixtures,
+    }
+    scale = replace(planned(), **{key: value for key, value in given.items() if value})
+    plan = Plan(chosen, arguments.corpus, scale, settings)
 
+    def record() -> None:
+        for contrast in chosen:
+            _record(contrast, plan, arguments)
 
-def _measured(row: Row, records: dict[str, dict]) -> str:
-    if row.name in records:
-        value = records[row.name]["value"]
-        return _shown(value, row.unit) if value is not None else records[row.name]["note"]
-    return "not run yet" if row.how else "needs data"
-
-
-def _shown(value: float | None, unit: str) -> str:
-    if value is None:
-        return "none"
-    digits = {"M": "{:.3f} M", "G MACs": "{:.3f} G", "dB": "{:.1f} dB", "ms": "{:.1f} ms", "%": "{:.1f} %"}
-    if unit in digits:
-        return digits[unit].format(value)
-    return f"{value:.3g}" if unit.startswith("G MACs") else f"{value:,.0f} K" if unit.startswith("K") else f"{value:.2f}"
-
-
-def table(records: dict[str, dict]) -> str:
-    """Every row as text: name, paper, official code, here, state."""
-    heads = ("row", "paper", "official code", "here", "state")
-    lines = [heads, *(
-        (row.name, _shown(row.paper, row.unit), _shown(row.code, row.unit) if row.code else "not stated",
-         _measured(row, records), row.state)
-        for row in ledger.all_rows()
-    )]  # fmt: skip
-    widths = [max(len(line[column]) for line in lines if len(line[column]) < 40) for column in range(len(heads))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
-
-
-def _as_json(folder: Path) -> str:
-    records = _records(folder)
-    return json.dumps([asdict(row) | {"record": records.get(row.name)} for row in ledger.all_rows()], indent=1)
-
-
-def page(records: dict[str, dict]) -> str:
-    """The ledger in Markdown, by state."""
-    about = (
-        "Every number of both papers' tables, and what became of it. Made by `avkit reproduce --page`; each row's "
-        "command measures it again."
+    work(
+        plan,
+        arguments.runs,
+        arguments.processes,
+        arguments.minutes,
+        lambda line: print(line, flush=True),
+        record,
     )
-    parts = ["# The ledger", "", about]
-    for state, meaning in STATES.items():
-        parts += ["", f"## {state.capitalize()}: {meaning}", "", "| row | what | paper | official code | here | note |",
-                  "|---|---|---|---|---|---|"]  # fmt: skip
-        for row in (row for row in ledger.all_rows() if row.state == state):
-            note = "; ".join(part for part in (row.note, records.get(row.name, {}).get("note", "")) if part)
-            cells = (f"`{row.name}`", row.what, _shown(row.paper, row.unit), _shown(row.code, row.unit),
-                     _measured(row, records), note or "as published")  # fmt: skip
-            parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(parts) + "\n"
+    record()
+    return max(_tell(contrast, plan, arguments.runs) for contrast in chosen)
 
 
-def _write(path: Path, text: str) -> None:
-    from avkit.checkpoints import write_atomically
+def _record(contrast: Contrast, plan: Plan, arguments: argparse.Namespace) -> None:
+    """Write a contrast's record, from the seed pairs that are complete; with fewer than two there is none."""
+    found = results(plan, arguments.runs)
+    paired = pairs(contrast, found)
+    if len(paired) < 2:
+        return
+    trend = _judged(contrast, paired, plan)
+    runs = [
+        (variant, pair["seed"]) for pair in paired for variant in (contrast.first.name, contrast.second.name)
+    ]
+    one = found[runs[0]]
+    row = ledger.find(f"trend.{contrast.id}")
+    content = records.record(
+        row, round(trend.mean, 4), sentence(trend), 60 * sum(found[run]["minutes"] for run in runs),
+        synthetic=True,
+        expected=contrast.expected,
+        interval=[round(trend.low, 4), round(trend.high, 4)],
+        verdict=trend.verdict,
+        method="difference of SI-SNRi on the same test mixtures, paired by seed; 95 % interval by Student's t over seeds",
+        examples=one["examples"], steps=one["steps"], test_mixtures=one["mixtures"], corpus_checksum=one["corpus_checksum"],
+        pairs=[{key: round(value, 4) for key, value in pair.items()} for pair in paired],
+        runs=[{"variant": run[0], "seed": run[1],
+               **{key: found[run][key] for key in ("si_snri", "minutes", "device", "command")}} for run in runs],
+    )  # fmt: skip
+    records.write(arguments.out, content)
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda name: Path(name).write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise AvkitError(f"{path} cannot be written: {error}") from None
+
+def _judged(contrast: Contrast, paired: list[dict], plan: Plan) -> Trend:
+    as_planned = not plan.extra and replace(plan.scale, seeds=planned().seeds) == planned()
+    return judge([pair["difference"] for pair in paired], contrast.expected, len(planned().seeds), as_planned)
+
+
+def _tell(contrast: Contrast, plan: Plan, runs: Path) -> int:
+    """Print what is known of a contrast; 1 while seed pairs are missing."""
+    paired = pairs(contrast, results(plan, runs))
+    lines = [f"trend.{contrast.id}: {contrast.what}; expected {contrast.expected}"]
+    lines += [
+        f"  seed {p['seed']}: {p['first']:.2f} and {p['second']:.2f} dB, {p['difference']:+.2f}"
+        for p in paired
+    ]
+    if len(paired) > 1:
+        lines.append(f"  {sentence(_judged(contrast, paired, plan))}")
+    open_ = len(plan.scale.seeds) - len(paired)
+    if open_:
+        lines.append(f"  {open_} seed pair(s) are still to be run; the same command goes on.")
+    print("\n".join(lines))
+    return int(open_ > 0)

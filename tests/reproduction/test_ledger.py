@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from avkit.cli import COMMANDS
 from avkit.errors import InputError
+from avkit.reproduction import records
 from avkit.reproduction import rows as ledger
 from avkit.reproduction.claims import OUTCOMES
-from avkit.reproduction.command import main, missing, page, table
-from avkit.reproduction.rows import STATES, all_rows, find, published
+from avkit.reproduction.command import main, missing
+from avkit.reproduction.page import page, table
+from avkit.reproduction.rows import COMPUTED, CORPORA, SCORES, STATES, all_rows, find, published
 
 ROWS = all_rows()
 
@@ -22,19 +25,33 @@ def test_every_row_says_what_it_is_in_which_state_and_by_which_command():
         for line in row.command.splitlines():
             program, command, *_ = line.split()
             assert program == "avkit" and command in COMMANDS, row.name
-        assert row.how or row.corpus, f"{row.name} is neither computed nor waiting for a corpus"
+        assert row.how or row.corpus or row.state == "cited", (
+            f"{row.name} is neither computed nor waiting for a corpus"
+        )
 
 
 def test_every_published_figure_has_a_row():
     values = [row.paper for row in ROWS]
     for network, by_corpus in published()["scores"].items():
-        for figures in by_corpus.values():
-            assert network == "CTCNet" or all(figure in values for figure in figures)
+        for corpus, figures in by_corpus.items():
+            for score, figure in zip(SCORES, figures, strict=True):
+                name = f"{network.lower()}.{CORPORA[corpus]}.{score.lower().replace('-', '')}"
+                assert find(name).paper == figure
+    for group in ("three_talkers", "times"):
+        for entry in published()[group].values():
+            assert all(
+                figure in values for figure in (entry if isinstance(entry, list) else [entry["paper"]])
+            )
+    for entry in published()["ablations"]:
+        assert find(f"{entry['id']}.sisnri").paper == entry["paper"][0]
+    assert find("lrs2.mixtures.tt").paper == 3000 and find("vox2.mixtures.tt").paper == 2965
     assert sum(row.state == "same weights" for row in ROWS) == 9  # IIANet's three corpora and three scores
     assert {row.unit for row in ROWS} >= {"dB", "PESQ", "ms", "M", "G MACs"}
 
 
-COUNTED = [row for row in ROWS if row.code and row.name != "rtfs-net-12.macs"]  # tests/test_rtfs.py counts that one
+COUNTED = [
+    row for row in ROWS if row.code and row.name != "rtfs-net-12.macs"
+]  # tests/test_rtfs.py counts that one
 
 
 @pytest.mark.parametrize("row", COUNTED, ids=lambda row: row.name)
@@ -51,7 +68,7 @@ def test_sizes_are_those_of_the_official_code(row, tmp_path):
 def test_sizes_of_ablations_are_computed(tmp_path, capsys):
     assert main(["fusion-caf.parameters", "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "fusion-caf.parameters.json").read_text())["value"] == pytest.approx(7.936)
-    assert "paper 7 K" in capsys.readouterr().out
+    assert "paper 7.0 K" in capsys.readouterr().out
 
 
 def test_claims_come_to_what_the_tables_say():
@@ -59,7 +76,11 @@ def test_claims_come_to_what_the_tables_say():
     value, note = OUTCOMES["rtfs_beats_ctcnet"](tables)
     ahead, behind = note.split("; not ahead by ")
     assert value is None and "SI-SNRi on LRS2-2Mix" in ahead and "SDRi on LRS2-2Mix" in ahead
-    assert "PESQ on LRS2-2Mix" in behind and "SI-SNRi on LRS3-2Mix" in behind and "SI-SNRi on VoxCeleb2-2Mix" in behind
+    assert (
+        "PESQ on LRS2-2Mix" in behind
+        and "SI-SNRi on LRS3-2Mix" in behind
+        and "SI-SNRi on VoxCeleb2-2Mix" in behind
+    )
     assert OUTCOMES["caf_share"](tables)[0] == pytest.approx(1.3, abs=0.05)
     assert OUTCOMES["fast_gain"](tables)[0] == pytest.approx(0.8)
 
@@ -82,6 +103,13 @@ def test_the_list_has_no_empty_cell(tmp_path):
     for row in json.loads(_printed_json(tmp_path)):
         assert row["name"] and row["what"] and row["state"] and row["command"]
     assert "|  |" not in page({})
+    cells = [
+        cell.strip()
+        for line in page({}).splitlines()
+        if line.startswith("|")
+        for cell in line.split("|")[1:-1]
+    ]
+    assert len([cell for cell in cells if not cell]) == 1  # the head of the differences' first column
 
 
 def _printed_json(folder) -> str:
@@ -112,3 +140,38 @@ def test_changes_in_the_ledger_exist():
         field, _, value = entry["change"].partition("=")
         if field and field not in ("levels", "repeats"):
             changes_for("rtfs-net-4", {field: value})
+
+
+# ------------------------------------------------------------------------------------------- the records that ship
+
+SHIPPED = Path(__file__).parents[2] / "data_samples" / "results" / "ledger"
+
+
+def test_the_shipped_page_is_made_from_the_shipped_records():
+    assert (SHIPPED / "README.md").read_text(encoding="utf-8") == page(records.read(SHIPPED))
+
+
+def test_every_row_that_needs_no_data_has_a_record_with_its_provenance():
+    found = records.read(SHIPPED)
+    for row in ROWS:
+        if row.state in COMPUTED:
+            record = found[row.name]
+            assert record["paper"] == row.paper and record["code"] == row.code and record["unit"] == row.unit
+            assert record["command"] == f"avkit reproduce {row.name}" and record["date"] and record["machine"]
+            if row.code:
+                assert record["value"] == pytest.approx(row.code, abs=5e-4)
+    assert set(found) <= {row.name for row in ROWS}
+
+
+def test_what_is_called_exact_agrees_with_the_paper_as_far_as_it_prints():
+    for name, record in records.read(SHIPPED).items():
+        row = find(name)
+        if row.state == "exact" and row.paper:
+            digits = len(f"{row.paper:g}".partition(".")[2])
+            assert record["value"] == pytest.approx(row.paper, abs=0.5 * 10**-digits * 2 + 1e-9), name
+
+
+def test_unknown_arguments_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["iianet.parameters", "--data.root", "x"])
+    assert "--data.root" in capsys.readouterr().err

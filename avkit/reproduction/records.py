@@ -1,0 +1,75 @@
+"""Records of the ledger: a JSON file for each row that was measured, with what made it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import avkit
+from avkit.errors import AvkitError
+from avkit.reproduction.rows import Row
+
+
+def default_folder() -> Path:
+    """Where records go: data_samples/results/ledger in a clone of the repository, else results/ledger."""
+    return (
+        Path("data_samples/results/ledger")
+        if Path("data_samples/results").is_dir()
+        else Path("results/ledger")
+    )
+
+
+def record(row: Row, value: float | None, note: str, seconds: float, **more: Any) -> dict:
+    """A row's record: the value in the row's unit, what there is to say, and where it comes from."""
+    return {
+        "row": row.name,
+        "value": value,
+        "unit": row.unit,
+        "note": note,
+        "paper": row.paper,
+        "code": row.code,
+        "command": row.command.splitlines()[-1] if row.state == "trend" else f"avkit reproduce {row.name}",
+        "seconds": round(seconds, 1),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "versions": {
+            "avkit": avkit.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+        **more,
+    }
+
+
+def write(folder: Path, content: dict) -> None:
+    """Write a record into its file."""
+    write_text(folder / f"{content['row']}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read(folder: Path) -> dict[str, dict]:
+    """The records in a folder by row; those that cannot be read are named and left out."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            print(f"{path} cannot be read ({error}); measure the row again", file=sys.stderr)
+    return found
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all. Raises AvkitError where it cannot be written."""
+    from avkit.checkpoints import write_atomically
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda name: Path(name).write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise AvkitError(f"{path} cannot be written: {error}") from None
