@@ -84,6 +84,12 @@ EXERCISES = {
                 "you multiplied the taps. What a point sees grows by sums, with the strides as factors.",
             ),
             Mistake(
+                "taps times strides",
+                16,
+                "you multiplied four taps by the strides, 4 · 2 · 2. That counts the frames as if windows lay side by side; "
+                "they overlap, so each layer adds its taps *less one*, as far apart as the points it reads.",
+            ),
+            Mistake(
                 "stride forgotten",
                 10,
                 "this is right for three layers without stride. The third layer reads points that lie two frames apart, so "
@@ -112,6 +118,14 @@ EXERCISES = {
                 answers.AllFromInput,
                 "every level was made from the input. Each level is made from the level before it, so that sizes halve "
                 "again and again.",
+            ),
+            Mistake(
+                "coarsest left out",
+                answers.merging(
+                    lambda found: sum(adaptive_avg_pool2d(level, found[-1].shape[2:]) for level in found[:-1])
+                ),
+                "the coarsest level itself is missing from your sum: i runs from 0 to q − 1, and pooling d₍q₋₁₎ to its own "
+                "size leaves it as it is.",
             ),
             Mistake(
                 "coarsest only",
@@ -160,6 +174,11 @@ EXERCISES = {
                 "tanh",
                 answers.stepping(answers.tanh),
                 "there is a tanh around the memory, as an LSTM has it. This SRU has none: the memory goes out as it is.",
+            ),
+            Mistake(
+                "tanh on the candidate",
+                answers.stepping(answers.tanh_candidate),
+                "the candidate U₀ passes a tanh, as in an LSTM or GRU. Here it goes into the memory as it is.",
             ),
             Mistake(
                 "gates blind",

@@ -98,6 +98,12 @@ def tanh(c, candidate, forget, reset, highway, v_f, v_r):
     return c, r * torch.tanh(c) + (1 - r) * highway
 
 
+def tanh_candidate(c, candidate, forget, reset, highway, v_f, v_r):
+    f, r = torch.sigmoid(forget + v_f * c), torch.sigmoid(reset + v_r * c)
+    c = f * c + (1 - f) * torch.tanh(candidate)
+    return c, r * c + (1 - r) * highway
+
+
 def blind_gates(c, candidate, forget, reset, highway, v_f, v_r):
     f, r = torch.sigmoid(forget), torch.sigmoid(reset)
     c = f * c + (1 - f) * candidate

@@ -122,7 +122,8 @@ def _mistaken_restore(
     order=reversed,
 ) -> Tensor:
     fused = [unit(level, g) for unit, level in zip(inject_into, levels)]
-    u = {"fused": fused[-1], "global": g, "level": levels[-1]}[start]
+    starts = {"fused": fused[-1], "global": g, "level": levels[-1], "both": fused[-1] + levels[-1]}
+    u = starts[start]
     for i, unit in order(list(enumerate(merge))):
         u = unit(fused[i], u) + {"level": levels[i], "fused": fused[i], "nothing": 0}[add]
     return u
@@ -166,6 +167,11 @@ EXERCISES = {
                 lambda q, k: _mistaken_map(q, k, width=lambda q: q.shape[1]),
                 "you divide by the root of E. But a token is a whole frame: the vectors that you multiply have E·F entries, "
                 "and it is the root of their length that keeps the spread of q·k at one.",
+            ),
+            Mistake(
+                "scaled by F alone",
+                lambda q, k: _mistaken_map(q, k, width=lambda q: q.shape[3]),
+                "you divide by the root of F. The vectors that you multiply have all channels of all frequencies, E·F entries.",
             ),
             Mistake(
                 "no scale",
@@ -262,6 +268,11 @@ EXERCISES = {
                 "fused levels added",
                 functools.partial(_mistaken_restore, add="fused"),
                 "you add fᵢ, the level that G has already been injected into. It is the level itself, dᵢ, that is added.",
+            ),
+            Mistake(
+                "coarsest level added too",
+                functools.partial(_mistaken_restore, start="both"),
+                "you add d₍q₋₁₎ to the start. The start is f₍q₋₁₎ alone; only at the finer levels, after merging, is dᵢ added.",
             ),
             Mistake(
                 "starts from G",

@@ -178,6 +178,12 @@ EXERCISES = {
                 "…, c·h + h − 1, so the heads of one channel are neighbours: view the axis as (C, h).",
             ),
             Mistake(
+                "scaled by the root of V",
+                lambda x, heads: (x.unflatten(1, (-1, heads)).mean(dim=2) / x.shape[-1] ** 0.5).softmax(dim=-1),
+                "you divide by the root of V before the softmax. That root belongs to products of queries and keys, and there "
+                "are none here: the norm has set the numbers' spread already.",
+            ),
+            Mistake(
                 "over channels",
                 lambda x, heads: x.unflatten(1, (-1, heads)).mean(dim=2).softmax(dim=1),
                 "your weights sum to 1 over the channels. Each channel shares out its attention among the lip frames: the "
@@ -221,6 +227,11 @@ EXERCISES = {
                 _along_frequency,
                 "you stretch the lips along frequency. They tell *when*: stretch them to the T frames, and let every "
                 "frequency of a frame have the same weight.",
+            ),
+            Mistake(
+                "values passed on",
+                lambda value, key, attention, gate: fuse(value, key, attention, gate) + value,
+                "you add the values themselves too. CAF has no way around its weights: the sum is of the two weighted paths.",
             ),
             Mistake(
                 "multiplied",

@@ -170,7 +170,7 @@ def draw_correlations(found: dict[str, dict[str, Tensor]]) -> Html:
     return plots.picture(
         fig,
         "Correlation of each channel's weights, sorted: with the talker's own mouth they run from strongly negative to "
-        "strongly positive, with the own voice likewise; with the other's voice, and for lips that stand still, they stay "
+        "strongly positive, with the own voice likewise; for the other talker's lips, and for lips that stand still, they stay "
         "near zero.",
     )
 
