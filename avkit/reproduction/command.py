@@ -21,6 +21,7 @@ _EXAMPLE = """examples:
   avkit reproduce iianet.parameters            one row
   avkit reproduce all                          every row that can be computed without data
   avkit reproduce iianet.lrs2.sisnri           says what is missing, and the commands
+  avkit reproduce iianet.lrs2.sisnri --from results/iianet-lrs2    makes the record, once that has been evaluated
   avkit reproduce ablations --corpus talkers   six small ablations, 40 runs; stop it whenever you like, the same command goes on
   avkit reproduce trend.q --corpus talkers     one of them, 10 runs
   avkit reproduce --page                       the ledger as a page, beside its records
@@ -58,6 +59,12 @@ def main(argv: list[str]) -> int:
             contrasts() if arguments.row == "ablations" else (find(arguments.row.removeprefix("trend.")),)
         )
         return _ablations(chosen, arguments, tuple(settings))
+    if arguments.results is not None:
+        row = ledger.find(arguments.row)
+        content = records.from_evaluation(row, arguments.results)
+        records.write(arguments.out, content)
+        print(f"{row.name}: paper {published(row)[0]}, here {shown(content['value'], row.unit)} ({content['note']})")
+        return 0
     everything = [row for row in ledger.all_rows() if row.state in COMPUTED]
     return max(
         _reproduce(row, arguments.out)
@@ -90,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         help="write the ledger as a page (README.md beside the records)",
     )
     add("--out", type=Path, default=records.default_folder(), help="folder of the records (%(default)s)")
+    add("--from", dest="results", type=Path, metavar="RESULTS", help="make the row's record from an evaluation's folder")
     queue = parser.add_argument_group("ablations at a small scale")
     add = queue.add_argument
     add("--corpus", default="talkers", metavar="DIR", help="a corpus that `avkit corpus` made (%(default)s)")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import avkit
-from avkit.errors import AvkitError
+from avkit.errors import AvkitError, DataError, InputError
 from avkit.reproduction.rows import Row
 
 
@@ -35,7 +35,7 @@ def record(row: Row, value: float | None, note: str, seconds: float, **more: Any
         "note": note,
         "paper": row.paper,
         "code": row.code,
-        "command": row.command.splitlines()[-1] if row.state == "trend" else f"avkit reproduce {row.name}",
+        "command": row.command.splitlines()[-1] if row.state == "trend" or row.column else f"avkit reproduce {row.name}",
         "seconds": round(seconds, 1),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "versions": {
@@ -46,6 +46,31 @@ def record(row: Row, value: float | None, note: str, seconds: float, **more: Any
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         **more,
     }
+
+
+def from_evaluation(row: Row, results: Path) -> dict:
+    """A row's record from what `avkit evaluate --out RESULTS` wrote: the mean of the column that the paper's table has.
+
+    Raises:
+        InputError: no evaluation gives this row, or its column was not computed.
+        DataError: there is no summary in that folder.
+    """
+    if not row.column:
+        raise InputError(f"{row.name} is no score of an evaluation; its command is: {row.command.splitlines()[-1]}")
+    path = results / "summary.json"
+    if not path.is_file():
+        raise DataError(f"There is no {path}. `avkit evaluate MODEL DATA --out {results}` writes it.")
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    system, scores = next(iter(summary["systems"].items()))
+    found = scores.get(row.column)
+    if not found:
+        raise InputError(f"{path} has no {row.column} of {system}; evaluate again with the metric that gives it.")
+    data = summary["data"]
+    ends = "" if found["low"] is None else f" [{found['low']:.2f}, {found['high']:.2f}]"
+    note = f"{row.column} {found['mean']:.2f}{ends} over {found['mixtures']} mixtures of {data['split']}"
+    keys = ("command", "date", "versions", "machine", "data", "method")
+    evaluation = {key: summary[key] for key in keys} | {"interval": [found["low"], found["high"]]}
+    return record(row, found["mean"], note, summary["seconds"], evaluation=evaluation)
 
 
 def write(folder: Path, content: dict) -> None:

@@ -51,6 +51,7 @@ SMALLER = (
     "rnn_layers=1",
     "window=4",
 )  # what RTFS-Net's smaller ablations share, as far as it can be set
+IIANET_BLOCKS = {"inter_top": "InterA-T", "inter_middle": "InterA-M", "inter_bottom": "InterA-B", "intra": "IntraA"}
 CTCNET_MACS = 167.2  # G for 2 s, as the RTFS-Net paper has them
 
 
@@ -70,6 +71,7 @@ class Row:
         how: what computes it here, as (function of `exact`, arguments); None where data or weights are needed.
         corpus: the licensed corpus that it needs, by its short name.
         weights: the official weights that it needs, by their name in `avkit weights`.
+        column: of `avkit evaluate`, that holds what the paper's table has; "" where no evaluation gives it.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Row:
     how: tuple[str, tuple] | None = None
     corpus: str = ""
     weights: str = ""
+    column: str = ""
 
 
 @cache
@@ -194,6 +197,17 @@ def _ablation_counts() -> list[Row]:
     return rows
 
 
+def _column(network: str, score: str) -> str:
+    """The column of `avkit evaluate` that holds what a paper calls by this name."""
+    sdr = "sdri" if network.startswith("iianet") else "snri"
+    return {"SI-SNRi": "si_snri", "SDRi": sdr, "PESQ": "pesq_nb_raw"}[score]
+
+
+def _with_row(commands: str, name: str) -> str:
+    """The commands, and the one that makes a record of the ledger from what they wrote."""
+    return f"{commands}\navkit reproduce {name} --from {commands.rsplit('--out ', 1)[1]}"
+
+
 def _scores() -> list[Row]:
     rows = []
     for network, by_corpus in published()["scores"].items():
@@ -203,11 +217,13 @@ def _scores() -> list[Row]:
             short = CORPORA[corpus]
             released = f"iianet-{short}" if network == "iianet" else ""
             for score, value in zip(SCORES, values, strict=True):
+                name = f"{network}.{short}.{score.lower().replace('-', '')}"
+                commands = _evaluation(released, short) if released else _recipe(network, short)
                 rows.append(Row(
-                    f"{network}.{short}.{score.lower().replace('-', '')}", f"{TITLES[network]} on {corpus}: {score}", value,
-                    "PESQ" if score == "PESQ" else "dB", "same weights" if released else "recipe",
-                    _evaluation(released, short) if released else _recipe(network, short),
+                    name, f"{TITLES[network]} on {corpus}: {score}", value, "PESQ" if score == "PESQ" else "dB",
+                    "same weights" if released else "recipe", _with_row(commands, name),
                     note=_score_note(network, short, score), corpus=short, weights=released,
+                    column=_column(network, score),
                 ))  # fmt: skip
     return rows
 
@@ -255,25 +271,28 @@ def _ablations() -> list[Row]:
             else ""
         )
         for score, value in zip(SCORES, entry["paper"], strict=False):
+            name = f"{entry['id']}.{score.lower().replace('-', '')}"
             rows.append(Row(
-                f"{entry['id']}.{score.lower().replace('-', '')}", f"RTFS-Net on LRS2-2Mix, {entry['what']}: {score}",
-                value, "dB", "recipe", _recipe("rtfs-net-4", "lrs2", settings, entry["id"]),
+                name, f"RTFS-Net on LRS2-2Mix, {entry['what']}: {score}", value, "dB", "recipe",
+                _with_row(_recipe("rtfs-net-4", "lrs2", settings, entry["id"]), name),
                 note=(note + (_METRICS["RTFS", score] if score == "SDRi" else "")).removesuffix("; "), corpus="lrs2",
+                column=_column("rtfs-net-4", score),
             ))  # fmt: skip
     return rows
 
 
 def _other_ablations() -> list[Row]:
     """IIANet's: its blocks taken out one at a time. The paper's figures are not quoted here."""
-    return [
-        Row(
-            f"iianet-without-{field.replace('_', '-')}.sisnri", f"IIANet on LRS2-2Mix without {block}: SI-SNRi", None, "dB",
-            "recipe", _recipe("iianet", "lrs2", f" {train_argument(f'{field}=false')}", f"iianet-without-{field}"),
-            note="not run; for the paper's figure see its ablation tables", corpus="lrs2",
-        )
-        for field, block in (("inter_top", "InterA-T"), ("inter_middle", "InterA-M"), ("inter_bottom", "InterA-B"),
-                             ("intra", "IntraA"))
-    ]  # fmt: skip
+    rows = []
+    for field, block in IIANET_BLOCKS.items():
+        run = f"iianet-without-{field.replace('_', '-')}"
+        commands = _recipe("iianet", "lrs2", f" {train_argument(f'{field}=false')}", run)
+        rows.append(Row(
+            f"{run}.sisnri", f"IIANet on LRS2-2Mix without {block}: SI-SNRi", None, "dB", "recipe",
+            _with_row(commands, f"{run}.sisnri"), note="for the paper's figure see its ablation tables", corpus="lrs2",
+            column="si_snri",
+        ))  # fmt: skip
+    return rows
 
 
 def _three_talkers() -> list[Row]:
