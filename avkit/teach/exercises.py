@@ -151,7 +151,9 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
         return Verdict(UNSOLVED, f"Still to do: {exercise.task}. {going_on}")
     except Exception as error:  # noqa: BLE001 (a reader's code may raise anything)
         if isinstance(answer, str | list | tuple | dict) and isinstance(error, TypeError | ValueError):
-            return Verdict(WRONG, f"Not yet: one number is asked for; got {answer!r}. {going_on}", "no number")
+            return Verdict(
+                WRONG, f"Not yet: one number is asked for; got {answer!r}. {going_on}", "no number"
+            )
         return Verdict(WRONG, f"Not yet. Your code stopped with {_explain(error)} {going_on}", "stopped")
     if all(value is None for value in given.values()):
         return Verdict(UNSOLVED, f"Still to do: {exercise.task}. {going_on}")

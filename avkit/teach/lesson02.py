@@ -80,7 +80,9 @@ def _si_snr_with_means(estimate: Tensor, reference: Tensor) -> Tensor:
 
 
 def _over_estimate(estimate: Tensor, reference: Tensor) -> Tensor:
-    target = (estimate * reference).sum(-1, keepdim=True) / estimate.square().sum(-1, keepdim=True) * reference
+    target = (
+        (estimate * reference).sum(-1, keepdim=True) / estimate.square().sum(-1, keepdim=True) * reference
+    )
     return _energy_db(target, estimate - target)
 
 

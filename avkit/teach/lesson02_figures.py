@@ -115,13 +115,16 @@ def draw_phasors() -> Html:
     )
 
 
-def draw_bounds(windows: Sequence[int], scores: Mapping[str, Sequence[float]], network: float) -> Html:
-    """SI-SNR of each ideal mask against the window's length in samples, and a trained network's at RTFS-Net's window."""
+def draw_bounds(
+    windows: Sequence[int], scores: Mapping[str, Sequence[float]], network: float, window: int
+) -> Html:
+    """SI-SNR of each ideal mask against the window's length in samples, and a trained network's at its own `window`."""
     fig, axes = plots.figure(8, 3.6)
     milliseconds = [1000 * window / SAMPLE_RATE for window in windows]
     for (name, values), (marker, colour) in zip(scores.items(), _STYLES, strict=False):
         axes.semilogx(milliseconds, values, marker + "-", color=colour, base=2, label=name)
-    axes.plot(16, network, "*", color="black", ms=13, label="rtfs-net-tiny, trained")
+    at = 1000 * window / SAMPLE_RATE
+    axes.plot(at, network, "*", color="black", ms=13, label="rtfs-net-tiny, trained")
     axes.set_xticks(milliseconds, [f"{value:g}" for value in milliseconds])
     axes.set(xlabel="window (ms)", ylabel="SI-SNR (dB)", ylim=(0, None))
     axes.minorticks_off()
@@ -130,7 +133,8 @@ def draw_bounds(windows: Sequence[int], scores: Mapping[str, Sequence[float]], n
     return plots.picture(
         fig,
         "SI-SNR of four ideal masks against window length: the complex mask lies far above the phase-sensitive one, which lies "
-        "above the binary and the ratio mask; the real masks are best near 64 ms. A star marks the trained network at 16 ms.",
+        "above the binary and the ratio mask; the real masks are best near 64 ms. "
+        f"A star marks the trained network, at {at:g} ms.",
     )
 
 

@@ -179,7 +179,9 @@ EXERCISES = {
             ),
             Mistake(
                 "scaled by the root of V",
-                lambda x, heads: (x.unflatten(1, (-1, heads)).mean(dim=2) / x.shape[-1] ** 0.5).softmax(dim=-1),
+                lambda x, heads: (x.unflatten(1, (-1, heads)).mean(dim=2) / x.shape[-1] ** 0.5).softmax(
+                    dim=-1
+                ),
                 "you divide by the root of V before the softmax. That root belongs to products of queries and keys, and there "
                 "are none here: the norm has set the numbers' spread already.",
             ),

@@ -136,6 +136,10 @@ def _split_batch(mask: Tensor, encoded: Tensor) -> Tensor:
     return torch.cat((c * a - d * b, c * b + d * a))
 
 
+def _halves_to_complex(x: Tensor) -> Tensor:
+    return torch.complex(*x.chunk(2, dim=1))
+
+
 def _probe_product(answer, draw: torch.Generator) -> dict[str, Tensor]:
     shapes = ((2, 6, 5, 7), (4, 8, 3, 9))
     return {
@@ -172,6 +176,11 @@ class _NoReLU(MaskNetwork):
 class _TwoReLUs(MaskNetwork):
     def forward(self, a: Tensor) -> Tensor:
         return torch.relu(self.conv(torch.relu(a)))
+
+
+class _TwoPReLUs(MaskNetwork):
+    def forward(self, a: Tensor) -> Tensor:
+        return self.act(self.conv(self.act(a)))
 
 
 class _Sigmoid(MaskNetwork):
@@ -267,6 +276,12 @@ EXERCISES = {
                 "channels are real parts, the second half imaginary ones.",
             ),
             Mistake(
+                "left complex",
+                lambda mask, encoded: _halves_to_complex(mask) * _halves_to_complex(encoded),
+                "the product is right, but it is left as C/2 complex numbers. Lay its real parts and its imaginary parts side by "
+                "side again: `torch.cat((z.real, z.imag), dim=1)`.",
+            ),
+            Mistake(
                 "batch split",
                 _split_batch,
                 "your halves are halves of the batch: `chunk` and `cat` work along axis 0 unless told otherwise. Channels are "
@@ -303,6 +318,12 @@ EXERCISES = {
                 "it, scaled by a slope that is learned; only the second activation is a ReLU.",
             ),
             Mistake(
+                "two PReLUs",
+                _TwoPReLUs,
+                "a PReLU ends your block, so some of what is negative comes through. Only the first activation is a PReLU; the "
+                "last is a ReLU, and no part of the mask is negative.",
+            ),
+            Mistake(
                 "sigmoid",
                 _Sigmoid,
                 "a sigmoid keeps both parts between 0 and 1. Here a ReLU ends the block: a mask may amplify, and it may be "
@@ -320,6 +341,12 @@ EXERCISES = {
                 lambda wanted: (wanted, torch.zeros_like(wanted)),
                 "the difference is right, but the first mask has negative parts, and no ReLU would let them through. What is "
                 "negative has to come from the channel that carries −x.",
+            ),
+            Mistake(
+                "negative as it is",
+                lambda wanted: (two_masks(wanted)[0], -two_masks(wanted)[1]),
+                "your second mask holds the negative parts as they are. It is *subtracted*, so that would add them once more "
+                "with the wrong sign; and no part of it may be negative. Turn its sign round.",
             ),
             Mistake(
                 "first alone",

@@ -67,6 +67,20 @@ def _caf_every_time(a0, v, rtfs_block, caf, repeats):
     return a
 
 
+def _caf_before_later(a0, v, rtfs_block, caf, repeats):
+    a = rtfs_block(a0)
+    for _ in range(repeats - 1):
+        a = rtfs_block(caf(a, v) + a0)
+    return a
+
+
+def _residual(a0, v, rtfs_block, caf, repeats):
+    a = caf(rtfs_block(a0), v)
+    for _ in range(repeats - 1):
+        a = a + rtfs_block(a + a0)
+    return a
+
+
 def _caf_first(a0, v, rtfs_block, caf, repeats):
     a = rtfs_block(caf(a0, v))
     for _ in range(repeats - 1):
@@ -134,6 +148,18 @@ EXERCISES = {
                 "you fuse after every pass. In RTFS-Net the lips come in once, after the first.",
             ),
             Mistake(
+                "CAF before every later pass",
+                _caf_before_later,
+                "you fuse before each later pass. In RTFS-Net the lips come in once, after the first pass; a₀ is added to what "
+                "CAF made.",
+            ),
+            Mistake(
+                "old a added too",
+                _residual,
+                "you add what the block returns to what it was given. The block has a residual of its own inside; its output *is* "
+                "the next a.",
+            ),
+            Mistake(
                 "CAF before the first pass",
                 _caf_first,
                 "you fuse before the first pass; the sound passes the block once by itself, and then meets the lips.",
@@ -155,6 +181,29 @@ EXERCISES = {
                 "one step per position",
                 lambda *s: _scan(*s, steps=s[0]),
                 "windows of 8 on an axis of N positions leave N − 7 steps, not N.",
+            ),
+            Mistake(
+                "one step short",
+                lambda *s: _scan(*s, steps=s[0] - s[3]),
+                "count the windows: one can begin at the first position, and the last ends at the last; that is N − window + 1 "
+                "of them, one more than yours.",
+            ),
+            Mistake(
+                "windows side by side",
+                lambda *s: _scan(*s, steps=s[0] // s[3]),
+                "you lay the windows side by side. With stride 1 a new one begins at every position, as long as it fits.",
+            ),
+            Mistake(
+                "later layers read one direction",
+                lambda *s: _scan(*s, later=1.5),
+                "your later layers read `hidden` features. The layer before them ran both ways, so each step hands on "
+                "2 · hidden.",
+            ),
+            Mistake(
+                "fold at every position",
+                lambda *s: _scan(*s) + (s[3] - 1) * s[1] * 2 * s[4] * s[2] * s[3],
+                "you run the transposed convolution over the positions. It is the *steps*' features that it multiplies, and "
+                "there are fewer steps than positions.",
             ),
             Mistake(
                 "one direction",
