@@ -109,6 +109,7 @@ def evaluate(
     settings: Settings | None = None,
     *,
     audio_only: dict[str, str | os.PathLike | nn.Module] | None = None,
+    opening: dict[str, str | os.PathLike | nn.Module] | None = None,
     lip_encoder: str | os.PathLike | None = None,
     fresh: bool = False,
     progress: bool = True,
@@ -122,6 +123,7 @@ def evaluate(
         out: folder for rows and summary; None keeps them in memory.
         settings: what to compute; None for every metric whose package is installed.
         audio_only: name -> checkpoint or network that is given no lips and returns every voice.
+        opening: name -> checkpoint or network that is given lips drawn from their opening alone (see `avkit.data.opening`).
         lip_encoder: checkpoint or official file, for networks that come without a lip encoder of their own.
         fresh: forget what `out` already holds.
         progress: show a progress bar.
@@ -134,13 +136,12 @@ def evaluate(
         MissingPackageError: a metric's package is not installed.
     """
     settings = settings or Settings(metrics=available_metrics())
-    audio_only = audio_only or {}
     if not networks:
         raise InputError("No network was given: name at least one checkpoint, or pass a module.")
     mixtures = _chosen(read_manifest(data, settings.split), settings.limit, data)
     groups = _groups(Path(data))
     started = time.monotonic()
-    job = _Job(dict(networks), dict(audio_only), settings, lip_encoder)
+    job = _Job(dict(networks), dict(audio_only or {}), dict(opening or {}), settings, lip_encoder)
     systems = job.load()
     fingerprint = _fingerprint(job, systems, Path(data))
     journal = Journal(out, fingerprint, fresh)
@@ -161,7 +162,7 @@ def evaluate(
             f"None of the {len(found)} mixtures of {data} could be read. The first: {rows[0]['note']}"
         )
     columns = tuple(column for name in METRICS if name in settings.metrics for column in METRICS[name])
-    summary = summarise(rows, systems.names, tuple(networks), columns)
+    summary = summarise(rows, systems.names, (*networks, *job.opening), columns)
     summary = _provenance(job, Path(data), found, command, time.monotonic() - started) | summary
     if out is not None:
         _write(Path(out), rows, summary)
@@ -196,13 +197,15 @@ class _Job:
 
     networks: dict
     audio_only: dict
+    opening: dict
     settings: Settings
     lip_encoder: str | os.PathLike | None = None
 
     def __post_init__(self):
-        twice = set(self.networks) & set(self.audio_only)
-        if twice:
-            raise InputError(f"Two systems are called {twice.pop()!r}; give them names that differ.")
+        names = [*self.networks, *self.audio_only, *self.opening]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"Two systems are called {name!r}; give them names that differ.")
 
     def load(self) -> Systems:
         lips = None if self.lip_encoder is None else load_lip_encoder(self.lip_encoder)
@@ -220,6 +223,7 @@ class _Job:
             {name: ready(model, None) for name, model in self.audio_only.items()},
             self.settings.oracles,
             self.settings.controls,
+            {name: ready(model, lips) for name, model in self.opening.items()},
         )
 
 
@@ -285,11 +289,10 @@ def _fingerprint(job: _Job, systems: Systems, data: Path) -> dict:
     files = [data / job.settings.split / f"{key}.json" for key in ("mix", "s1", "s2")]
     for path in (*files, data / "corpus.json"):
         digest.update(path.read_bytes() if path.exists() else b"")
-    models = systems.networks | systems.audio_only
     return {
         "data": digest.hexdigest(),
         "systems": list(systems.names),
-        "weights": {name: weights_digest(model) for name, model in models.items()},
+        "weights": {name: weights_digest(model) for name, model in systems.models.items()},
         "metrics": sorted(job.settings.metrics),
     }
 
@@ -405,6 +408,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--audio-only", action="append", default=[], metavar="MODEL",
         help="a network without lips, given the better order of its outputs; may be repeated")  # fmt: skip
+    add("--opening", action="append", default=[], metavar="MODEL",
+        help="a network given lips drawn from their opening alone (`avkit corpus DATA --opening`); may be repeated")  # fmt: skip
     add("--lip-encoder", metavar="FILE", help="for networks without one: a checkpoint or an official file")
     add(
         "--oracles",
@@ -464,6 +469,7 @@ def main(argv: list[str]) -> int:
         args.out,
         settings,
         audio_only=_named(args.audio_only),
+        opening=_named(args.opening),
         lip_encoder=args.lip_encoder,
         fresh=args.fresh,
         command=shlex.join(["avkit", "evaluate", *argv]),

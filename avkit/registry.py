@@ -62,6 +62,9 @@ PRESETS = {
     "iianet": Preset(IIANet, IIANetConfig(), "IIANet, 4 + 12 cycles (ICML 2024)"),
     "iianet-fast": Preset(IIANet, IIANetConfig(cycles=10), "IIANet, 4 + 6 cycles (ICML 2024)"),
     "iianet-tiny": Preset(IIANet, _IIANET_TINY, "small IIANet for the course's synthetic talkers"),
+    "iianet-tiny-audio-only": Preset(
+        IIANet, dataclasses.replace(_IIANET_TINY, n_src=2), "the same, both voices out, for training without lips"
+    ),
 }
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from avkit import baselines, metrics
-from avkit.data.manifests import Mixture
+from avkit.data.manifests import OPENING, Mixture, mouths_in
 from avkit.data.reading import as_float, fit_frames, read_audio, read_mouth
 from avkit.errors import AvkitError, InputError, MissingPackageError
 from avkit.lips import LipTransform
@@ -50,6 +50,7 @@ class Item:
     frames: list[Tensor | None]  # (F, 96, 96) uint8 per talker
     lip_problems: list[str | None]
     digest: str  # of all that was read
+    opening: tuple[list[Tensor | None], list[str | None]] = ((), ())  # frames and problems of lips drawn from their opening
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Systems:
     Args:
         networks: name -> network that takes lips and returns one voice, with its lip encoder as ``.lips``.
         audio_only: name -> network that returns every voice and is given zeros instead of lips.
+        opening: name -> network like those in `networks`, given lips that only open and shut (`avkit.data.opening`).
         oracles: names from `baselines.ORACLES`.
         controls: names from `baselines.CONTROLS`, applied to the first network.
     """
@@ -67,23 +69,29 @@ class Systems:
     audio_only: dict[str, nn.Module] = field(default_factory=dict)
     oracles: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
+    opening: dict[str, nn.Module] = field(default_factory=dict)
 
     def __post_init__(self):
-        for name, model in self.networks.items():
+        for name, model in (self.networks | self.opening).items():
             if getattr(model, "lips", None) is None:
                 raise InputError(
                     f"The network {name} has no lip encoder (no .lips, or None), and mouth crops cannot "
                     "become features. Give one with --lip-encoder; networks without lips go to --audio-only."
                 )
-        for model in (*self.networks.values(), *self.audio_only.values()):
+        for model in self.models.values():
             model.eval()
+
+    @property
+    def models(self) -> dict[str, nn.Module]:
+        """Every network of the run."""
+        return self.networks | self.audio_only | self.opening
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every system of the run, in the order of the tables; the first one is the network in question."""
         first = next(iter(self.networks))
         controls = (control_name(first, control) for control in self.controls)
-        return (*self.networks, "mixture", *self.audio_only, *self.oracles, *controls)
+        return (*self.networks, "mixture", *self.audio_only, *self.opening, *self.oracles, *controls)
 
 
 def control_name(network: str, control: str) -> str:
@@ -107,19 +115,24 @@ def read_item(mixture: Mixture) -> Item:
         audio = read_audio(path, samples=mixture.samples)
         digest.update(np.ascontiguousarray(audio).data)
         signals.append(torch.from_numpy(as_float(audio)))
-    item = Item(signals[0], torch.stack(signals[1:]), [], [], "")
+    frames, problems = read_lips(mixture, digest.update)
+    return Item(signals[0], torch.stack(signals[1:]), frames, problems, digest.hexdigest())
+
+
+def read_lips(mixture: Mixture, note: Callable[[memoryview], None]) -> tuple[list[Tensor | None], list[str | None]]:
+    """Mouth crops (F, 96, 96) uint8 of each talker, or None and what is wrong with them; `note` gets all that was read."""
+    found, problems = [], []
     for source in mixture.sources:
         frames, problem = None, None
         try:
             crops = read_mouth(source.mouth)
-            digest.update(np.ascontiguousarray(crops).data)
+            note(np.ascontiguousarray(crops).data)
             frames = torch.from_numpy(fit_frames(crops, frames_for(mixture.samples), source.mouth))
         except AvkitError as error:
             problem = str(error)
-        item.frames.append(frames)
-        item.lip_problems.append(problem)
-    item.digest = digest.hexdigest()
-    return item
+        found.append(frames)
+        problems.append(problem)
+    return found, problems
 
 
 # --- separating ---
@@ -131,11 +144,13 @@ def separate_item(item: Item, systems: Systems) -> Iterator[tuple[str, list[Tens
     talkers = range(len(item.sources))
     followed = {}
     for name, model in systems.networks.items():
-        followed[name] = _with_lips(model, item, item.frames)
+        followed[name] = _with_lips(model, item, item.frames, item.lip_problems)
         yield name, followed[name]
     yield "mixture", [item.mixture for _ in talkers]
     for name, model in systems.audio_only.items():
         yield name, _attempt(lambda model=model: _without_lips(model, item), len(item.sources))
+    for name, model in systems.opening.items():
+        yield name, _with_lips(model, item, *item.opening)
     for name in systems.oracles:
         yield (
             name,
@@ -158,15 +173,17 @@ def _controlled(
         frames = frames_for(item.mixture.shape[-1])
         return _with_features(model, item, [torch.zeros(512, frames) for _ in item.sources])
     changed = [None if frames is None else baselines.lip_control(control, frames) for frames in item.frames]
-    return _with_lips(model, item, changed)
+    return _with_lips(model, item, changed, item.lip_problems)
 
 
-def _with_lips(model: nn.Module, item: Item, crops: list[Tensor | None]) -> list[Tensor | str]:
+def _with_lips(
+    model: nn.Module, item: Item, crops: list[Tensor | None], problems: list[str | None]
+) -> list[Tensor | str]:
     """The network's output for every talker, from mouth crops (F, 96, 96)."""
     transform, device = LipTransform(training=False), device_of(model)
     features = [
         problem if frames is None else model.lips(transform(frames)[None].to(device))[0].cpu()
-        for frames, problem in zip(crops, item.lip_problems, strict=True)
+        for frames, problem in zip(crops, problems, strict=True)
     ]
     return _with_features(model, item, features)
 
@@ -256,6 +273,8 @@ def score_item(
             for index in talkers
         ]
         return {"mixture": mixture.name, "digest": "", "readable": False, "rows": rows}
+    if systems.opening:
+        item.opening = read_lips(mouths_in([mixture], OPENING)[0], lambda read: None)
     kept = _kept(known, item, systems)
     left = replace(systems, oracles=tuple(name for name in systems.oracles if name not in kept))
     estimates = {name: found for name, found in separate_item(item, left) if name not in kept}
@@ -268,7 +287,7 @@ def score_item(
         for system in systems.names
         for index in talkers
     ]
-    readable = not any(item.lip_problems)
+    readable = not any((*item.lip_problems, *item.opening[1]))
     return {"mixture": mixture.name, "digest": item.digest, "readable": readable, "rows": rows}
 
 

@@ -448,6 +448,23 @@ def test_rows_without_a_network_can_be_reused(corpus, tmp_path, monkeypatch):
     assert asked == ["irm-16ms", "psm-16ms"] and mended.rows == run(corpus, **chosen).rows
 
 
+def test_a_network_of_opening_lips_reads_their_folder(corpus, tmp_path):
+    """Here the other folder holds dark mouths only: what follows them gives the low voice, whoever is asked for."""
+    out = tmp_path / "out"
+    settings = Settings(metrics=FAST)
+    without = evaluate({"net": Follower()}, corpus, out, settings, opening={"beat": Follower()}, progress=False)
+    assert all("mouths-opening" in row["note"] for row in of(without, "beat"))
+    assert all(row["si_snri"] > 20 for row in of(without, "net"))
+    (corpus / "mouths-opening").mkdir()
+    for path in (corpus / "mouths").iterdir():
+        np.savez(corpus / "mouths-opening" / path.name, data=np.full((FRAMES, 96, 96), DARK, np.uint8))
+    found = evaluate({"net": Follower()}, corpus, out, settings, opening={"beat": Follower()}, progress=False)
+    assert all(row["si_snri"] > 20 for row in of(found, "beat", 1))
+    assert all(row["si_snr"] < 0 for row in of(found, "beat", 2))
+    assert found.summary["swap_test"]["beat"]["mixtures"]["mean"] == 0
+    assert list(found.summary["systems"]) == ["net", "mixture", "beat"]
+
+
 def test_what_cannot_be_reused_is_named(corpus, tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         run(corpus, reuse=tmp_path / "nothing")

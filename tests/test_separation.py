@@ -200,6 +200,7 @@ def test_any_input_gives_a_named_error_or_a_finite_answer(case, model):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(0)
 @settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=cases)
 def test_ten_thousand_inputs(case, model):

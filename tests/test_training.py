@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 import toy_corpus
 import yaml
+from safetensors.torch import load_file, save_file
 
 import avkit
 from avkit import training
@@ -329,6 +331,36 @@ def test_audio_only_sees_no_lips(corpus):
         module.estimate(module.network, {"mixture": mixture, "targets": targets[:, :1], "lips": lips[:, :1]})
 
 
+def weights_of(network: torch.nn.Module) -> list[torch.Tensor]:
+    return list(network.state_dict().values())
+
+
+def test_a_run_begins_with_trained_weights_and_says_so(config, unbroken, tmp_path):
+    """A rate of 0 keeps what it began with; a run that goes on reads its checkpoint, wherever the first weights are by then."""
+    trained = tmp_path / "trained"
+    shutil.copytree(unbroken / "model", trained)
+    settings = [f"--model.weights={trained}", "--model.learning_rate=0.0", "--model.average=null"]
+    training.train([config], tmp_path / "run", [*settings, "--trainer.max_epochs=1"])
+    began, kept = avkit.load_model(unbroken / "model"), avkit.load_model(tmp_path / "run/model")
+    assert kept.provenance["began_with"] == began.provenance and "began_with" not in began.provenance
+    assert all(map(torch.equal, weights_of(kept), weights_of(began)))
+    settings = [f"--model.weights={trained}", "--trainer.max_epochs=1"]
+    training.train([config], tmp_path / "whole", settings)
+    assert start(config, tmp_path / "broken", *settings, "--every", "1", where="step:4").returncode == -9
+    lost = load_file(trained / "model.safetensors")
+    save_file({key: torch.zeros_like(value) for key, value in lost.items()}, trained / "model.safetensors")
+    training.train([config], tmp_path / "broken", settings, every=1)
+    assert_same(state(tmp_path / "broken"), state(tmp_path / "whole"))
+
+
+def test_weights_of_another_network_are_refused(corpus, unbroken):
+    lips = str(corpus / "lips")
+    module = Separation("iianet-tiny", SMALL, weights=str(unbroken / "model"), lip_encoder=lips)
+    assert module.began["steps"] == 15
+    with pytest.raises(CheckpointError, match="those of another network"):
+        Separation("iianet-tiny", SMALL | {"hidden": 24}, weights=str(unbroken / "model"), lip_encoder=lips)
+
+
 def test_a_run_without_a_lip_encoder_says_how_to_get_one():
     with pytest.raises(InputError, match="avkit train --config lip-encoder-tiny"):
         Separation("iianet-tiny", SMALL)
@@ -341,11 +373,26 @@ def resolved(*names: str) -> dict:
     return yaml.safe_load(training.resolve(list(names), []))
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "rtfs-net-tiny", "rtfs-net-tiny-audio-only", "iianet-tiny"])
+TINY = ("rtfs-net-tiny", "iianet-tiny")
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *TINY, *(f"{name}-audio-only" for name in TINY)])
 def test_every_network_has_its_configuration(name):
     config = resolved(name)
     assert config["model"]["init_args"]["network"] == name
     assert config["trainer"]["gradient_clip_val"] == 5.0
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_twins_differ_from_their_network_in_the_lips_alone(name):
+    whole, opening, alone = (resolved(name + suffix) for suffix in ("", "-opening", "-audio-only"))
+    assert opening["data"]["init_args"].pop("mouths") == "mouths-opening"
+    assert whole["data"]["init_args"].pop("mouths") is alone["data"]["init_args"].pop("mouths") is None
+    assert opening == whole | {"base": name}
+    changed = {"network": f"{name}-audio-only", "audio_only": True}
+    assert alone["model"]["init_args"] == whole["model"]["init_args"] | changed
+    assert alone["data"]["init_args"] == whole["data"]["init_args"] | {"both": True}
+    assert alone["trainer"] == whole["trainer"]
 
 
 @pytest.mark.parametrize("corpus", ["lrs2", "lrs3", "vox2"])

@@ -20,6 +20,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
@@ -139,7 +140,8 @@ def _write_text(path: Path, content: str) -> None:
     part.replace(path)
 
 
-def _write_frames(path: Path, frames: np.ndarray, compress: bool) -> None:
+def write_frames(path: Path, frames: np.ndarray, compress: bool) -> None:
+    """Write mouth crops (F, 96, 96) uint8 as .npz, under a temporary name first, then moved into place."""
     part = path.with_name(path.name + ".part")
     with open(part, "wb") as file:
         (np.savez_compressed if compress else np.savez)(file, data=frames)
@@ -154,7 +156,7 @@ def _utterances(root: Path, plan: Plan, piece: tuple[int, list[tuple[str, str]]]
         for utterance, split in items:
             made = make_utterance(_synthesiser, plan.seed, utterance, split)
             mixing.write_wav(root / ".build" / f"{utterance}.wav", made.samples)
-            _write_frames(root / "mouths" / f"{utterance}.npz", made.frames, plan.compress)
+            write_frames(root / "mouths" / f"{utterance}.npz", made.frames, plan.compress)
             done.append({"mouth": _digest(made.frames), "label": made.label})
         _write_text(record, json.dumps(done))
     return len(items)
@@ -200,26 +202,22 @@ def _pieces(items: list) -> list[tuple[int, list]]:
     return [(n, items[start : start + _PIECE]) for n, start in enumerate(range(0, len(items), _PIECE))]
 
 
-def _run(pool, work, items: list, what: str, quiet: bool) -> None:
-    counts = pool.imap_unordered(work, _pieces(items))
-    if quiet:
-        for _ in counts:
-            pass
-        return
+def track(counts: Iterable[int], total: int, what: str, quiet: bool) -> None:
+    """Wait for work that reports how many items are done, with a progress bar unless `quiet`."""
     from tqdm import tqdm
 
-    with tqdm(total=len(items), desc=what, unit="", smoothing=0.05) as bar:
+    with tqdm(total=total, desc=what, unit="", smoothing=0.05, disable=quiet) as bar:
         for count in counts:
             bar.update(count)
 
 
-def _pool(workers: int, initializer=None):
-    """Worker processes with one thread of arithmetic each; they start afresh, whatever threads this process runs."""
+def pool(workers: int | None, initializer=None):
+    """Worker processes, one a core unless told otherwise, with one thread of arithmetic each; they start afresh, whatever threads this process runs."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update({name: "1" for name in names})
     try:
-        return multiprocessing.get_context("spawn").Pool(workers, initializer)
+        return multiprocessing.get_context("spawn").Pool(workers or os.cpu_count() or 1, initializer)
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
@@ -268,11 +266,11 @@ def make_corpus(root: Path | str, plan: Plan, workers: int | None = None, comman
     with Synthesiser() as synthesiser:  # fails here, with one clear message, rather than in every worker
         espeak_version = synthesiser.version
     started = time.perf_counter()
-    with _pool(workers or os.cpu_count() or 1, _start_worker) as pool:
-        _run(pool, partial(_utterances, root, plan), utterances, "speaking and drawing", quiet)
-        _run(pool, partial(_mixtures, root, plan), pairs, "mixing", quiet)
-        pool.close()
-        pool.join()
+    with pool(workers, _start_worker) as processes:
+        for work, items, what in ((_utterances, utterances, "speaking and drawing"), (_mixtures, pairs, "mixing")):
+            track(processes.imap_unordered(partial(work, root, plan), _pieces(items)), len(items), what, quiet)
+        processes.close()
+        processes.join()
     info = _finish(root, plan, pairs, command, espeak_version)
     if not quiet:
         seconds = time.perf_counter() - started
@@ -372,9 +370,9 @@ def verify(root: Path | str, expected: Path | str | None = None, workers: int | 
         raise DataError(f"{path} holds no checksums ({error!r}): name the corpus.json of a finished corpus.") from error
     mixtures = [(row["split"], row["name"]) for row in read_mixtures(root)]
     utterances = list(read_labels(root).ids)
-    with _pool(workers or os.cpu_count() or 1) as pool:
-        audio = dict(pool.imap_unordered(partial(_audio_digest, root), mixtures, chunksize=16))
-        mouths = dict(pool.imap_unordered(partial(_mouth_digest, root), utterances, chunksize=16))
+    with pool(workers) as processes:
+        audio = dict(processes.imap_unordered(partial(_audio_digest, root), mixtures, chunksize=16))
+        mouths = dict(processes.imap_unordered(partial(_mouth_digest, root), utterances, chunksize=16))
     tables = {name: (root / name).read_text(encoding="utf-8") for name in (LABELS, MIXTURES)}
     found = _checksums(audio, mouths, tables)
     return {part: found[part] == wanted.get(part) for part in found}
@@ -416,6 +414,8 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--mixtures", type=_mixture_counts, metavar="tr=N,cv=N,tt=N", help="mixtures per split instead")
     size.add_argument("--verify", nargs="?", const="", metavar="FILE",
                       help="make nothing: compare OUT's files with the checksums in FILE (its own corpus.json)")  # fmt: skip
+    size.add_argument("--opening", action="store_true",
+                      help="make no corpus: draw the mouths of the finished OUT once more from their opening alone")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="decides every byte; splits of voices and sentences never change")
     parser.add_argument("--workers", type=int, default=None, help="processes (one a core); changes no byte")
     parser.add_argument("--reuse", type=int, default=2, help="mixtures that each utterance stands in, about (2)")
@@ -436,6 +436,11 @@ def main(argv: list[str]) -> int:
         equal = verify(args.out, args.verify or None, args.workers)
         print(json.dumps(equal))
         return 0 if all(equal.values()) else 1
+    if args.opening:
+        from avkit.data.opening import draw_opening
+
+        print(f"{draw_opening(args.out, args.workers, args.quiet)}: complete.")
+        return 0
     counts = args.mixtures or Plan.counts_of_minutes(args.minutes)
     plan = Plan(args.seed, **counts, reuse=args.reuse, compress=args.compress, room=args.room, noise=args.noise)
     if plan.room:

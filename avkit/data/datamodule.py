@@ -158,6 +158,7 @@ class MixtureData(BatchData):
         both: both talkers as targets of one item (permutation-invariant training) instead of one at a time.
         augment: random crops and mirroring of the lips in training.
         features: name under features/ of stored lip features to read instead of frames.
+        mouths: folder of mouth crops to read in place of the listed one, such as "mouths-opening"; None: as listed.
         on_bad: an unreadable file ends the run ("stop"), or the next item takes its place, counted ("skip").
         cache: "none" reads files when needed; "memory" and "device" hold the corpus in RAM or on the GPU.
         workers: processes that read files, where nothing is cached.
@@ -183,10 +184,11 @@ class MixtureData(BatchData):
         workers: int = 0,
         seed: int = 0,
         validation_items: int | None = None,
+        mouths: str | None = None,
     ):
         super().__init__(root, batch_size, seed, workers)
         self.cache, self.validation_items = cache, validation_items
-        shared = {"segment": segment, "both": both, "features": features, "on_bad": on_bad}
+        shared = {"segment": segment, "both": both, "features": features, "on_bad": on_bad, "mouths": mouths}
         self.training_settings = ItemSettings(**shared, start=start, augment=augment)
         self.validation_settings = ItemSettings(**shared)
         self.mixing = MixingSettings(items_per_epoch, levels, same_talker) if mixing == "dynamic" else None

@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 
 from avkit.data import drawing
 from avkit.data.drawing import Draws
-from avkit.data.manifests import Mixture, Source, read_manifest
+from avkit.data.manifests import Mixture, Source, mouths_in, read_manifest
 from avkit.data.reading import as_float, fit_frames, read_audio, read_features, read_mouth
 from avkit.errors import DataError, InputError
 from avkit.lips import CROP_SIZE
@@ -45,8 +45,14 @@ class ItemSettings:
     augment: bool = False  # random crop and mirroring of the lips
     features: str | None = None  # name of the stored lip features to use; None: frames
     on_bad: Literal["stop", "skip"] = "stop"  # an unreadable file: end with its name, or take the next item
+    mouths: str | None = None  # folder of mouth crops beside the listed one; None: those of the lists
 
     def __post_init__(self):
+        if self.mouths is not None and self.features is not None:
+            raise InputError(
+                f"features {self.features!r} were computed from the listed mouths; mouths {self.mouths!r} are read as frames. "
+                "Leave one of the two out."
+            )
         if self.frames < 1 or abs(self.segment * 25 - self.frames) > 1e-6:
             raise InputError(
                 f"A segment lasts a whole number of frames of 0.04 s; {self.segment} s was given."
@@ -261,7 +267,7 @@ def open_split(
 ) -> Mixtures:
     """One split of the corpus at `root`: its fixed mixtures, or, given `mixing`, new ones in every epoch."""
     root = Path(root)
-    mixtures = read_manifest(root, split)
+    mixtures = mouths_in(read_manifest(root, split), settings.mouths)
     if mixing is None:
         return FixedMixtures(mixtures, settings, seed, root)
     return DynamicMixtures(mixtures, settings, seed, root, mixing)

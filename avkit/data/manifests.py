@@ -12,12 +12,13 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from avkit.errors import DataError
 
 SPLITS = ("tr", "cv", "tt")
+OPENING = "mouths-opening"  # folder of lips drawn from their opening alone, see `avkit.data.opening`
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,17 @@ class Mixture:
     def name(self) -> str:
         """The mixture's file name without its ending."""
         return self.audio.stem
+
+
+def mouths_in(mixtures: Iterable[Mixture], folder: str | None) -> list[Mixture]:
+    """The mixtures with the mouth crops of the same name in `folder`, beside the folder of the listed ones; None: as listed."""
+
+    def moved(source: Source) -> Source:
+        return replace(source, mouth=source.mouth.parent.with_name(folder) / source.mouth.name)
+
+    if folder is None:
+        return list(mixtures)
+    return [replace(mixture, sources=tuple(map(moved, mixture.sources))) for mixture in mixtures]
 
 
 def talker_of(utterance: str) -> str:
