@@ -1,6 +1,7 @@
 # make lab        set up .venv, check it, separate a first mixture, open JupyterLab on the first notebook
 # make test       set up .venv, run every test, notebooks included
 # make course     execute every notebook into build/course
+# make book       the course and the API reference as a web site, into build/book
 # make soak       the tests that are too long for every run
 # make clean      remove what was built (delete the folder .venv as well to begin anew)
 #
@@ -16,7 +17,7 @@ PYTEST ?=
 SETUP := PYTHONPATH= $(PYTHON) -m avkit._environment
 AVKIT := .venv/bin/avkit
 
-.PHONY: lab first-light test course soak clean environment
+.PHONY: lab first-light test course book soak clean environment
 
 lab: first-light
 	@.venv/bin/python -m avkit._environment lab $(JUPYTER)
@@ -34,6 +35,9 @@ soak: environment
 
 course: environment
 	$(AVKIT) course run
+
+book: environment
+	$(AVKIT) course book build/book
 
 environment:
 	@$(SETUP) install --torch $(TORCH)

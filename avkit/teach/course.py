@@ -20,6 +20,7 @@ _EXAMPLE = """examples:
   avkit course workshop OUT --hours 3   the kit for a workshop: plan, letter, notes, notebooks
   avkit course room REPORTS             which laptops of a room are ready
   avkit course grade HANDED_IN          hidden checks on every notebook in a folder, marks into CSV files
+  avkit course book OUT                 course and API reference as a static site
   avkit course store 01                 execute a notebook and keep its outputs in it (for its author)
 """
 
@@ -73,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
         derive.set_defaults(action=_derive, version=name)
     _add_workshop(actions)
     _add_grade(actions)
+    book = actions.add_parser("book", help="build the course and the API reference as a static site")
+    book.add_argument("out", type=Path, metavar="OUT", help="folder of the site; an older book in it is replaced")
+    book.add_argument("names", nargs="*", help="numbers or names of notebooks; all if none is given")
+    book.set_defaults(action=_book)
     store = actions.add_parser("store", help="execute a notebook as it stands and keep the outputs in it")
     store.add_argument("names", nargs="+")
     store.add_argument("--cell-seconds", type=int, default=600)
@@ -100,6 +105,14 @@ def _workshop(folder: Path, arguments: argparse.Namespace) -> int:
 
     written = workshop.write_kit(arguments.hours, folder, arguments.out, arguments.start)
     print(f"{len(written)} files in {arguments.out}; begin with README.md.")
+    return 0
+
+
+def _book(folder: Path, arguments: argparse.Namespace) -> int:
+    from avkit.teach import book
+
+    warnings = book.build(folder, arguments.out, arguments.names)
+    print(book.report(arguments.out, warnings))
     return 0
 
 
