@@ -74,12 +74,13 @@ def draw_tracks(tracks: Sequence[Mapping[int, Tensor]], cuts: Sequence[int], tit
 
 def draw_distances(apart: np.ndarray, names: Sequence[str]) -> Html:
     """A matrix of distances between faces, with its numbers."""
-    fig, axis = plots.figure(4.2, 3.2)
+    fig, axis = plots.figure(5.2, 3.2)
     image = axis.imshow(apart, cmap=plots.COLOUR_MAP, vmin=0, vmax=max(0.7, float(apart.max())))
     for i, j in np.ndindex(*apart.shape):
         dark = apart[i, j] < 0.35
         axis.text(j, i, f"{apart[i, j]:.2f}", ha="center", va="center", color="white" if dark else "black", fontsize=9)
-    axis.set_xticks(range(len(names)), names, fontsize=8)
+    axis.set_xticks(range(len(names)), range(1, len(names) + 1), fontsize=8)
+    axis.set_xlabel("track")
     axis.set_yticks(range(len(names)), names, fontsize=8)
     fig.colorbar(image, ax=axis, label="distance")
     rows = "; ".join(f"{name}: {', '.join(f'{v:.2f}' for v in row)}" for name, row in zip(names, apart, strict=True))
@@ -116,11 +117,11 @@ def draw_tremble(turns: Mapping[str, np.ndarray]) -> Html:
 
 def draw_crops(rows: Mapping[str, np.ndarray], numbers: Sequence[int]) -> Html:
     """Rows of crops (F, 96, 96), the same frames of each."""
-    fig, axes = plots.figure(1.05 * len(numbers) + 0.6, 1.25 * len(rows), len(rows), len(numbers), squeeze=False)
-    for line, (name, crops) in zip(axes, rows.items(), strict=True):
-        for axis, number in zip(line, numbers, strict=True):
-            _gray(axis, crops[number], f"{number / FRAME_RATE:.1f} s" if line is axes[0] else "")
-        line[0].set_title(f"{name}\n{line[0].get_title()}", fontsize=8, loc="left")
+    fig, axes = plots.figure(1.05 * len(numbers) + 1.0, 1.1 * len(rows) + 0.2, len(rows), len(numbers), squeeze=False)
+    for row, (name, crops) in enumerate(rows.items()):
+        for axis, number in zip(axes[row], numbers, strict=True):
+            _gray(axis, crops[number], f"{number / FRAME_RATE:.1f} s" if row == 0 else "")
+        axes[row, 0].text(-0.12, 0.5, name.replace(", ", ",\n"), transform=axes[row, 0].transAxes, ha="right", va="center", fontsize=9)
     return plots.picture(fig, f"Mouth crops of {len(numbers)} moments, in rows: {', '.join(rows)}.")
 
 
