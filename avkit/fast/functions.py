@@ -97,35 +97,117 @@ def _threads() -> int:
 
 
 class ScaleAct(torch.autograd.Function):
-    """Each channel times its weight, plus its bias, then the activation: (B, C, …) -> the same shape."""
+    """Each channel of x + rest times its weight, plus its bias, then the activation: (B, C, …) -> the same shape.
+    `rest` and `bias` may be None."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, slope):
-        x = x.contiguous()
+    def forward(ctx, x, rest, weight, bias, slope):
+        x, rest = x.contiguous(), None if rest is None else rest.contiguous()
         out = torch.empty_like(x)
-        ctx.sizes = (*x.shape[:2], x.shape[2:].numel())
-        ctx.slope = slope if isinstance(slope, float) else float(slope)
-        tensors = [_at(t) for t in (x, weight, bias)]
-        load().avkit_scale_forward(*_longs(*ctx.sizes), *tensors, _FLOAT(ctx.slope), _at(out), _threads())
-        ctx.save_for_backward(x, weight, bias)
+        ctx.sizes = _longs(*x.shape[:2], x.shape[2:].numel())
+        ctx.slope = _FLOAT(slope if isinstance(slope, float) else float(slope))
+        tensors = [_at(t) for t in (x, rest, weight, bias)]
+        load().avkit_scale_forward(*ctx.sizes, *tensors, ctx.slope, _at(out), _threads())
+        ctx.save_for_backward(x, rest, weight, bias)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         grad = grad.contiguous()
-        x, weight, bias = ctx.saved_tensors
+        x, rest, weight, bias = ctx.saved_tensors
         dx, dweight = torch.empty_like(x), torch.empty_like(weight)
         dbias = None if bias is None else torch.empty_like(bias)
-        dslope = x.new_empty(1) if ctx.needs_input_grad[3] else None
-        load().avkit_scale_backward(
-            *_longs(*ctx.sizes),
-            *(_at(t) for t in (x, weight, bias)),
-            _FLOAT(ctx.slope),
-            *(_at(t) for t in (grad, dx, dweight, dbias, dslope)),
-            _threads(),
-        )
-        return dx, dweight, dbias, dslope
+        dslope = x.new_empty(1) if ctx.needs_input_grad[4] else None
+        given, wanted = ([_at(t) for t in tensors] for tensors in ((x, rest, weight, bias), (grad, dx, dweight, dbias, dslope)))
+        load().avkit_scale_backward(*ctx.sizes, *given, ctx.slope, *wanted, _threads())
+        return dx, None if rest is None else dx, dweight, dbias, dslope
+
+
+class Moments(torch.autograd.Function):
+    """Mean and biased variance of each channel over batch and positions: (B, C, …) -> (C,), (C,)."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x = x.contiguous()
+        sizes = _longs(*x.shape[:2], x.shape[2:].numel())
+        mean, variance = x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
+        load().avkit_moments(*sizes, *(_at(t) for t in (x, mean, variance)), _threads())
+        ctx.save_for_backward(x, mean)
+        return mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dmean, dvariance):
+        x, mean = ctx.saved_tensors
+        count = x.numel() / x.shape[1]
+        weight = 2 * dvariance / count
+        return ScaleAct.apply(x, None, weight, dmean / count - weight * mean, 1.0)
+
+
+class Fuse(torch.autograd.Function):
+    """CAF's two audio paths: value_gate · (s_v · d + o_v) + key_gate · ReLU(s_k · d + o_k), d = a − centre, for a
+    (B, C, T, F), gates (B, C, T), `maps` (4, C): s_v, o_v, s_k, o_k, and centre (C,)."""
+
+    @staticmethod
+    def forward(ctx, a, value_gate, key_gate, maps, centre):
+        tensors = [t.contiguous() for t in (a, value_gate, key_gate, maps, centre)]
+        ctx.sizes, out = _longs(*a.shape), torch.empty_like(tensors[0])
+        load().avkit_fuse_forward(*ctx.sizes, *(_at(t) for t in (*tensors, out)), _threads())
+        ctx.save_for_backward(*tensors)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        grad, saved = grad.contiguous(), ctx.saved_tensors
+        gradients = [torch.empty_like(t) for t in saved[:4]]
+        load().avkit_fuse_backward(*ctx.sizes, *(_at(t) for t in (*saved, grad, *gradients)), _threads())
+        (s_v, _, s_k, _), (_, do_v, _, do_k) = saved[3], gradients[3]
+        return *gradients, -(do_v * s_v + do_k * s_k)
+
+
+class Mask(torch.autograd.Function):
+    """S³: ReLU(mask) times the encoding as complex numbers, mask (B, S, C, T, F), encoding (B, C, T, F), halves of C real
+    and imaginary -> the shape of the mask."""
+
+    @staticmethod
+    def forward(ctx, mask, encoded):
+        mask, encoded = mask.contiguous(), encoded.contiguous()
+        ctx.sizes, out = _longs(*mask.shape[:2], encoded[0].numel() // 2), torch.empty_like(mask)
+        load().avkit_mask_forward(*ctx.sizes, *(_at(t) for t in (mask, encoded, out)), _threads())
+        ctx.save_for_backward(mask, encoded)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        grad, (mask, encoded) = grad.contiguous(), ctx.saved_tensors
+        gradients = torch.empty_like(mask), torch.empty_like(encoded)
+        load().avkit_mask_backward(*ctx.sizes, *(_at(t) for t in (mask, encoded, grad, *gradients)), _threads())
+        return gradients
+
+
+class Pointwise(torch.autograd.Function):
+    """W·x + bias + rest as one matrix product: x (B, C, N), W (C', C), bias (C',) or None, rest (B, C', N) or None."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, rest):
+        x = x.contiguous()
+        weights = weight.expand(len(x), -1, -1)
+        ctx.save_for_backward(x, weight)
+        if rest is None:
+            return torch.bmm(weights, x) if bias is None else torch.baddbmm(bias[:, None], weights, x)
+        return torch.baddbmm(rest, weights, x) if bias is None else (rest + bias[:, None]).baddbmm_(weights, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        for_x, for_weight, for_bias, for_rest = ctx.needs_input_grad
+        dx = torch.bmm(weight.t().expand(len(x), -1, -1), grad) if for_x else None
+        dweight = torch.bmm(grad, x.transpose(1, 2)).sum(0) if for_weight else None
+        return dx, dweight, grad.sum((0, 2)) if for_bias else None, grad if for_rest else None
 
 
 def _nearest(size: int, coarse: int) -> Tensor:

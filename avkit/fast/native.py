@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+FOLDER = Path(__file__).parent
+SOURCES = ("norms.cpp", "maps.cpp", "scans.cpp")
 SWITCH = "AVKIT_KERNELS"  # "0": never use the compiled operations
 COMPILE = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-fopenmp", "-fPIC", "-Wno-unknown-pragmas"]
 
@@ -69,7 +70,8 @@ def why_not() -> str | None:
 
 def _fingerprint(compiler: str | None) -> str:
     """Source, flags, compiler and processor: a home folder may be shared by machines that differ."""
-    parts = [SOURCE.read_text(), *COMPILE, str(compiler), platform.machine(), _processor(), str(_openmp())]
+    texts = [(FOLDER / name).read_text() for name in ("common.h", *SOURCES)]
+    parts = [*texts, *COMPILE, str(compiler), platform.machine(), _processor(), str(_openmp())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -93,10 +95,12 @@ def _build(compiler: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            compiled, linked = Path(folder) / "kernels.o", Path(folder) / path.name
-            _run([compiler, *COMPILE, "-c", str(SOURCE), "-o", str(compiled)])
+            linked = Path(folder) / path.name
+            compiled = [str(Path(folder) / f"{name}.o") for name in SOURCES]
+            for name, target in zip(SOURCES, compiled, strict=True):
+                _run([compiler, *COMPILE, "-c", str(FOLDER / name), "-o", target])
             threads = [str(openmp), f"-Wl,-rpath,{openmp.parent}"] if openmp else ["-fopenmp"]
-            _run([compiler, "-shared", str(compiled), "-o", str(linked), *threads])
+            _run([compiler, "-shared", *compiled, "-o", str(linked), *threads])
             os.replace(linked, path)
     except OSError as error:
         raise Unavailable(f"{path.parent} cannot be written: {error}") from error

@@ -1,0 +1,137 @@
+"""RTFS-Net's own blocks in their fast form (see `avkit.fast.modules`)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from avkit.fast.functions import Fuse, Mask, Moments, NormAct, Overlap, ScaleAct, Taps, Windows, fits
+from avkit.fast.modules import pointwise, watched
+from avkit.layers import ConvNormAct, upsample
+from avkit.rtfs import CAF, S3, AudioEncoder, Bottleneck, DualPathScan, RTFSBlock, VisualBlock
+
+
+class FastAudioEncoder(AudioEncoder):
+    """The spectrum in the order that everything after it is written in; PyTorch's comes with channels last."""
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(B, L) -> E, (B, C, T, F)."""
+        spectrum = self.stft(waveform)
+        return self.conv(spectrum.contiguous() if fits(spectrum) else spectrum)
+
+
+class FastBottleneck(Bottleneck):
+    """Norm and ReLU in one pass, the convolution as a matrix product."""
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """(B, C, T, F) -> a₀, the same shape."""
+        if not fits(encoded, self.conv.weight) or watched(self.norm, self.conv):
+            return super().forward(encoded)
+        norm = self.norm
+        return pointwise(self.conv, NormAct.apply(encoded, Taps(), None, None, norm.weight, norm.bias, norm.eps, 0.0))
+
+
+class FastDualPathScan(DualPathScan):
+    """Norm and windows in one pass, the overlap and the residual in another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, T, F) -> the same shape."""
+        if not fits(x) or watched(self.norm, self.fold):
+            return super().forward(x)
+        y = Windows.apply(x, self.norm.gamma, self.norm.beta, self.norm.eps, self.axis, self.window)
+        y = self.rnn(y) @ self.fold.weight.flatten(1)
+        return Overlap.apply(y, self.fold.bias, x, self.axis, self.window)
+
+
+class FastRTFSBlock(RTFSBlock):
+    """The output's sum in the last matrix product."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, F) -> the same shape."""
+        if not fits(x) or watched(self.expansion):
+            return super().forward(x)
+        residual = self.gateway(x)
+        levels, g = self.compression(self.projection(residual))
+        g = self.attention(self.scan_time(self.scan_frequency(g)))
+        return pointwise(self.expansion, self.reconstruction(levels, g), residual)
+
+
+class FastVisualBlock(VisualBlock):
+    """The output's sum in the last matrix product."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 512, V) -> the same shape."""
+        if not fits(x) or watched(self.expansion):
+            return super().forward(x)
+        residual = self.gateway(x)
+        levels, g = self.compression(self.projection(residual))
+        g = self.feed_forward(self.attention(g))
+        return pointwise(self.expansion, self.reconstruction(levels, g), residual)
+
+
+class FastCAF(CAF):
+    """Each audio path is an affine map per channel, its batch norm folded in; both paths, gates and sum are one pass."""
+
+    def forward(self, a: Tensor, v: Tensor) -> Tensor:
+        """a (B, C, T, F), v (B, 512, V) -> (B, C, T, F)."""
+        paths = (self.value, self.key)
+        skipped = [module for path in paths for module in path.modules()]
+        if not fits(a, v) or watched(*skipped) or uses_batch(self.value.norm) != uses_batch(self.key.norm):
+            return super().forward(a, v)
+        frames = a[..., 0]  # (B, C, T): the positions that lip features are resampled to
+        attention, gate = upsample(self.attention_weights(v), frames), upsample(self.lip_gate(v), frames)
+        mean, variance = Moments.apply(a) if uses_batch(self.value.norm) else (a.new_zeros(a.shape[1]), None)
+        maps = [row for path in paths for row in _folded(path, mean, variance, a.numel() // a.shape[1])]
+        return Fuse.apply(a, attention, gate, torch.stack(maps), mean)
+
+
+def uses_batch(norm: nn.BatchNorm2d) -> bool:
+    """Whether a batch norm takes its statistics from the batch."""
+    return norm.training or norm.running_mean is None
+
+
+def _folded(path: ConvNormAct, mean: Tensor, variance: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
+    """What weights and batch norm make together: scale and shift (C,) of the input's deviation from `mean`.
+
+    Args:
+        mean, variance: the input's, over `count` numbers per channel; or zeros and None for the running statistics.
+    """
+    weight, norm = path.conv.weight.flatten(), path.norm
+    if variance is None:
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        return weight * scale, norm.bias - norm.running_mean * scale
+    variance = variance * weight.square()
+    if norm.training and norm.running_mean is not None:
+        _keep(norm, mean.detach() * weight.detach(), variance.detach() * (count / (count - 1)))
+    return weight * norm.weight * torch.rsqrt(variance + norm.eps), norm.bias
+
+
+@torch.no_grad()
+def _keep(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+    """The running statistics go a step towards a batch's mean and unbiased variance, as nn.BatchNorm2d has it."""
+    norm.num_batches_tracked += 1
+    step = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, step)
+    norm.running_var.lerp_(variance, step)
+
+
+class FastS3(S3):
+    """Activation, matrix product, and rectified mask times encoding, each in one pass."""
+
+    def forward(self, a: Tensor, encoded: Tensor) -> Tensor:
+        """Features (B, C, T, F) and the encoder's output E of the same shape -> z, (B, n_src, C, T, F)."""
+        if not fits(a, encoded) or self.act.weight.numel() > 1 or watched(self.act, self.conv):
+            return super().forward(a, encoded)
+        active = ScaleAct.apply(a, None, a.new_ones(a.shape[1]), None, self.act.weight)
+        return Mask.apply(pointwise(self.conv, active).unflatten(1, (-1, a.shape[1])), encoded)
+
+
+FORMS = {
+    AudioEncoder: FastAudioEncoder,
+    Bottleneck: FastBottleneck,
+    DualPathScan: FastDualPathScan,
+    RTFSBlock: FastRTFSBlock,
+    VisualBlock: FastVisualBlock,
+    CAF: FastCAF,
+    S3: FastS3,
+}
