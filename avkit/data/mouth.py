@@ -7,12 +7,14 @@ column, masks are soft steps between such curves. The texture's warp multiplies 
 exactly and curves are rounded to 1/64 pixel, so frames do not depend on the order in which a machine adds.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 SIZE = 96
 _TEXTURE = 120  # pixels along one side of the skin texture; the mouth's centre is its centre
+_AT_ONCE = 10  # frames, few enough to stay in a processor's cache
 _TOP, _BOTTOM = 20, 92  # rows that lips can reach
 _NOISE = np.round(np.random.Generator(np.random.PCG64(96)).standard_normal(1 << 19, dtype=np.float32) * 32) / 32
 
@@ -52,7 +54,7 @@ class Face:
     seed: int  # of texture and movement
 
     def as_dict(self) -> dict:
-        return asdict(self)
+        return dict(vars(self))
 
 
 def draw_face(rng: np.random.Generator) -> Face:
@@ -96,10 +98,16 @@ def draw_face(rng: np.random.Generator) -> Face:
 
 def _smooth(image: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian blur of a square image, edges repeated."""
-    steps = np.arange(len(image))
-    kernel = np.exp(-0.5 * ((steps[:, None] - steps) / max(sigma, 0.3)) ** 2)
-    kernel /= kernel.sum(1, keepdims=True)
+    kernel = _kernel(len(image), sigma)
     return kernel @ image @ kernel.T
+
+
+@lru_cache(maxsize=4)
+def _kernel(size: int, sigma: float) -> np.ndarray:
+    """(size, size) rows of weights that blur along one axis."""
+    steps = np.arange(size)
+    kernel = np.exp(-0.5 * ((steps[:, None] - steps) / max(sigma, 0.3)) ** 2)
+    return kernel / kernel.sum(1, keepdims=True)
 
 
 def _beard(face: Face, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -149,19 +157,32 @@ def _place(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _warp(texture: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """(F, 96, 96) texture seen at row and column positions (F, 96) each, interpolated linearly."""
-    row, part = _place(rows)
-    slope = np.diff(texture, axis=0, append=0)[row]
-    slope *= part[:, :, None]
-    down = texture[row]
-    down *= np.float32(64)
-    down += slope  # (F, 96, 120)
+    """(F, 96, 96) texture seen at row and column positions (F, 96) each, interpolated linearly.
+
+    Columns first, on the transposed texture, then rows: either way whole lines are picked, which memory likes.
+    """
+    lines = np.ascontiguousarray(texture.T)
     column, part = _place(columns)
-    weights = np.zeros((len(rows), _TEXTURE, SIZE), dtype=np.float32)
-    f, n = np.ogrid[: len(rows), :SIZE]
-    weights[f, column, n] = 64 - part
-    weights[f, column + 1, n] = part
-    return np.matmul(down, weights) * np.float32(2**-12)
+    across = _interpolate(lines, column, part)  # (F, 96, 120): frames, columns, the texture's rows
+    across = np.ascontiguousarray(across.transpose(0, 2, 1)).reshape(-1, SIZE)
+    row, part = _place(rows)
+    image = _interpolate(across, row + _TEXTURE * np.arange(len(rows))[:, None], part)
+    image *= np.float32(2**-12)
+    return image
+
+
+def _interpolate(lines: np.ndarray, first: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """(F, 96, n) 64 times what lies `part` 64ths of the way from line `first` to the next, both (F, 96)."""
+    out = np.empty((*first.shape, lines.shape[1]), dtype=np.float32)
+    for start in range(0, len(first), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        near = np.take(lines, first[some], axis=0, out=out[some], mode="clip")
+        change = np.take(lines, first[some] + 1, axis=0, mode="clip")
+        change -= near
+        change *= part[some, :, None]
+        near *= np.float32(64)
+        near += change
+    return out
 
 
 def _movement(face: Face, n_frames: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -190,6 +211,11 @@ class _Shape:
     lower_teeth: np.ndarray  # upper edge of the lower teeth
     tongue: np.ndarray  # upper edge of the tongue
     across: np.ndarray  # -1 … 1 from corner to corner
+    columns: np.ndarray  # (96,) which columns of the image these are
+
+    def between(self, columns: slice) -> "_Shape":
+        """Some of the columns."""
+        return _Shape(**{name: value[..., columns] for name, value in vars(self).items()})
 
 
 def _shape(face: Face, curves: np.ndarray, x: np.ndarray, y: np.ndarray, scale: np.ndarray, roll: np.ndarray) -> _Shape:
@@ -216,18 +242,29 @@ def _shape(face: Face, curves: np.ndarray, x: np.ndarray, y: np.ndarray, scale: 
     rise = lower - gap * (0.2 + 0.6 * tongue) * (1 - (u / 0.7) ** 2).clip(0) ** 0.5 + 0.5
     beyond = 4.0 * (np.abs(u) >= 1)  # no lips outside the corners
     top, low = top + beyond, low - beyond
-    return _Shape(*(np.round(v * 64) / 64 for v in (top, upper, lower, low, skull, below, rise, u)))
+    heights = (np.round(v * 64) / 64 for v in (top, upper, lower, low, skull, below, rise, u))
+    return _Shape(*heights, columns=np.arange(SIZE, dtype=np.float32))
+
+
+def _reach(face: Face, shape: _Shape) -> tuple[slice, slice]:
+    """Rows (of those that lips can reach) and columns outside of which no mask of this clip's mouth is above 0."""
+    within = np.abs(shape.across) <= 1  # rounded, so that the last sliver of a lip may be at 1
+    columns = np.flatnonzero(within.any(0))
+    blur = 0.5 * face.softness + 1.0
+    top = np.minimum(shape.top, shape.upper)[within].min() - blur
+    bottom = np.maximum(shape.bottom, shape.lower)[within].max() + blur
+    return (
+        slice(max(int(np.floor(top)), _TOP), max(min(int(np.ceil(bottom)) + 1, _BOTTOM), _TOP + 1)),
+        slice(int(columns[0]), int(columns[-1]) + 1),
+    )
 
 
 def _between(rows: np.ndarray, upper: np.ndarray, lower: np.ndarray, sharp: np.float32) -> np.ndarray:
     """(F, rows, 96) soft mask, 0 … 1, of what lies below `upper` and above `lower`, both (F, 96)."""
     mask = rows - upper.astype(np.float32)[:, None]
+    np.minimum(mask, lower.astype(np.float32)[:, None] - rows, out=mask)
     mask *= sharp
     mask += np.float32(0.5)
-    below = lower.astype(np.float32)[:, None] - rows
-    below *= sharp
-    below += np.float32(0.5)
-    np.minimum(mask, below, out=mask)
     return np.clip(mask, 0, 1, out=mask)
 
 
@@ -241,7 +278,7 @@ def _lay(image: np.ndarray, mask: np.ndarray, tone: np.ndarray | np.float32) -> 
 def _lips(face: Face, shape: _Shape, rows: np.ndarray, grain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Tones (F, rows, 96) of the upper and the lower lip: shaded round, with creases and a gloss."""
     base = np.float32(face.skin + face.lip)
-    light = np.float32(face.light_x / SIZE) * (np.arange(SIZE, dtype=np.float32) - 48)
+    light = np.float32(face.light_x / SIZE) * (shape.columns - 48)
     creases = np.round((light + grain) * 64).astype(np.float32) / 64
 
     def part(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
@@ -260,8 +297,11 @@ def _lips(face: Face, shape: _Shape, rows: np.ndarray, grain: np.ndarray) -> tup
     return upper, lower
 
 
-def _mouth(face: Face, shape: _Shape, image: np.ndarray, rows: np.ndarray, grain: np.ndarray) -> None:
-    """Paint lips, teeth and tongue into `image` (F, rows, 96), in place."""
+def _mouth(face: Face, shape: _Shape, image: np.ndarray, grain: np.ndarray) -> None:
+    """Paint lips, teeth and tongue into `image` (F, 96, 96), in place; grain (F, 96): of the lips' skin."""
+    reached, columns = _reach(face, shape)
+    shape, grain, image = shape.between(columns), grain[:, columns], image[:, reached, columns]
+    rows = np.arange(reached.start, reached.stop, dtype=np.float32)[:, None]
     sharp = np.float32(1 / face.softness)
     seam = (shape.upper + shape.lower) / 2
     upper, lower = _lips(face, shape, rows, grain)
@@ -295,11 +335,13 @@ def draw(face: Face, curves: np.ndarray) -> np.ndarray:
     image = _warp(_skin(face), row, centre + across / scale[:, None] * (1 - pull))
     grain = rng.standard_normal(64) * 3.0 * (0.4 + face.skin / 250)
     grain = np.interp(shape.across * 26 + 32, np.arange(64), grain)
-    rows = np.arange(_TOP, _BOTTOM, dtype=np.float32)[:, None]
-    _mouth(face, shape, image[:, _TOP:_BOTTOM], rows, grain)
-    image *= np.round(light * 1024).astype(np.float32)[:, None, None] / np.float32(1024)
+    _mouth(face, shape, image, grain)
+    light = np.round(light * 1024).astype(np.float32) / np.float32(1024)
     amount, pixels = np.float32(face.noise), SIZE * SIZE
-    for frame, start in zip(image, rng.integers(0, len(_NOISE) - pixels, n_frames), strict=True):
-        frame += amount * _NOISE[start : start + pixels].reshape(SIZE, SIZE)
-    image += np.float32(0.5)
-    return np.clip(image, 0, 255, out=image).astype(np.uint8)
+    frames = np.empty(image.shape, dtype=np.uint8)
+    for i, start in enumerate(rng.integers(0, len(_NOISE) - pixels, n_frames)):
+        image[i] *= light[i]
+        image[i] += amount * _NOISE[start : start + pixels].reshape(SIZE, SIZE)
+        image[i] += np.float32(0.5)
+        frames[i] = np.clip(image[i], 0, 255, out=image[i])
+    return frames

@@ -5,7 +5,8 @@ and a window is cut from it, so most utterances begin and end in mid-speech, as 
 """
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def make_utterance(synthesiser: Synthesiser, seed: int, utterance: str, split: s
         "words": _inside([(w, a - start, b - start) for w, a, b in words]),
         "phonemes": _inside(phonemes),
         "activity": round(activity(phonemes), 4),
-        "voice": {**asdict(voice), "words_per_minute": round(pace)},
+        "voice": {**vars(voice), "words_per_minute": round(pace)},
         "face": face.as_dict(),
         "viseme": visemes.frame_visemes(phonemes, FRAMES).tolist(),
         "curves": {name: (c * 1000).round().astype(int).tolist() for name, c in zip(visemes.CURVES, curves.T, strict=True)},
@@ -131,17 +132,27 @@ def _with_breath(samples: np.ndarray, phonemes: Timed, rng: np.random.Generator)
     loudest = np.abs(samples).max()
     pauses = [(max(a, 0.0), min(b, SECONDS)) for p, a, b in phonemes if p.startswith("_")]
     pauses += [(0.0, phonemes[0][1]), (phonemes[-1][2], SECONDS)]
-    frequency = np.fft.rfftfreq(SAMPLES, 1 / RATE)
-    band = np.exp(-((np.log2(frequency.clip(1) / 1400) / 1.1) ** 2))
-    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(SAMPLES)) * band, SAMPLES)
-    noise /= np.abs(noise).max()
+    white, noise = rng.standard_normal(SAMPLES), None
     for start, end in pauses:
         level, breathes = rng.uniform(0.006, 0.03), rng.random() < 0.6
         first, last = int(start * RATE), int(end * RATE)
         if breathes and last - first > 0.12 * RATE:
+            noise = _breath(white) if noise is None else noise
             swell = np.sin(np.pi * np.arange(last - first) / (last - first)) ** 2
             samples[first:last] += loudest * level * swell * noise[first:last]
     return np.round(samples * (0.7 * 32767 / max(loudest, 1.0))).astype(np.int16)
+
+
+def _breath(white: np.ndarray) -> np.ndarray:
+    """White noise (32000,) in the band of a breath, with a peak of 1."""
+    noise = np.fft.irfft(np.fft.rfft(white) * _breath_band(), SAMPLES)
+    return noise / np.abs(noise).max()
+
+
+@cache
+def _breath_band() -> np.ndarray:
+    frequency = np.fft.rfftfreq(SAMPLES, 1 / RATE)
+    return np.exp(-((np.log2(frequency.clip(1) / 1400) / 1.1) ** 2))
 
 
 def _inside(timed: Timed) -> list[list]:

@@ -8,6 +8,8 @@ to the upper teeth for long enough that at least one video frame shows it.
 Frame k shows the mouth at time (k + 0.5) / 25 s.
 """
 
+from functools import cache
+
 import numpy as np
 
 FPS = 25
@@ -62,7 +64,8 @@ _PHONEMES = {
 _SIZES = sorted({len(name) for name in _PHONEMES}, reverse=True)
 
 
-def shapes_of(phoneme: str) -> list[str]:
+@cache
+def shapes_of(phoneme: str) -> tuple[str, ...]:
     """Names of the mouth shapes that an eSpeak NG phoneme passes through: one, or two for a glide.
 
     Stress marks are ignored; an unknown phoneme is read as the longest known beginning of its name, else as a schwa.
@@ -70,8 +73,8 @@ def shapes_of(phoneme: str) -> list[str]:
     name = phoneme.lstrip("',%=|") or "_"
     for size in _SIZES:
         if name[:size] in _PHONEMES:
-            return _PHONEMES[name[:size]].split()
-    return ["schwa"]
+            return tuple(_PHONEMES[name[:size]].split())
+    return ("schwa",)
 
 
 def viseme_of(shape: str) -> int:
