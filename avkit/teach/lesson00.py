@@ -30,7 +30,10 @@ def complex_product(a_real: Tensor, a_imag: Tensor, b_real: Tensor, b_imag: Tens
 
 def _probe_product(answer, draw: torch.Generator) -> dict[str, Tensor]:
     parts = torch.randn(4, 3, 5, generator=draw)
-    real, imaginary = answer(*parts)
+    result = answer(*parts)
+    real, imaginary = (
+        (result, result) if isinstance(result, Tensor) else result
+    )  # one tensor: told as not right
     return {"the real part": real, "the imaginary part": imaginary}
 
 
@@ -115,6 +118,11 @@ EXERCISES = {
                 "the sign of one term is off: i times i is −1, so the product of the imaginary parts is subtracted.",
             ),
             Mistake(
+                "conjugate of the first",
+                lambda a, b, c, d: (a * c + b * d, a * d - b * c),
+                "this multiplies by the conjugate of the first number: angles are subtracted where they should add.",
+            ),
+            Mistake(
                 "conjugate",
                 lambda a, b, c, d: (a * c + b * d, b * c - a * d),
                 "this multiplies by the conjugate of the second number: angles are subtracted where they should add.",
@@ -138,6 +146,11 @@ EXERCISES = {
                 "`keep` weighs the new input and 1 − keep the memory; it should be the other way round.",
             ),
             Mistake(
+                "first input skipped",
+                lambda x, keep: remember(torch.cat([0 * x[:1], x[1:]]), keep),
+                "your first step is missing: the input x₀ enters the memory too, which is 0 before it.",
+            ),
+            Mistake(
                 "starts full",
                 lambda x, keep: remember(torch.cat([x[:1] / (1 - keep), x[1:]]), keep),
                 "your memory starts with the first input; it should start with 0.",
@@ -159,6 +172,16 @@ EXERCISES = {
                 "scaled by width",
                 lambda q, k, v: torch.softmax(q @ k.T / k.shape[-1], dim=-1) @ v,
                 "you divide by the width itself; it is its square root that keeps the spread of q·k at one.",
+            ),
+            Mistake(
+                "scaled by the number of queries",
+                lambda q, k, v: torch.softmax(q @ k.T / math.sqrt(len(q)), dim=-1) @ v,
+                "you divide by the root of the number of queries. E is the width of a query, its second axis.",
+            ),
+            Mistake(
+                "divided by the sum",
+                lambda q, k, v: (q @ k.T) / (q @ k.T).sum(-1, keepdim=True) @ v,
+                "you divide by the sum of the products, which may be negative or nearly 0. The softmax takes exponentials first.",
             ),
             Mistake(
                 "wrong axis",
@@ -402,6 +425,7 @@ def draw_mouths(frames: Tensor) -> Html:
     return plots.picture(
         fig, f"{len(frames)} frames of one mouth in a row, opening and closing as it speaks."
     )
+
 
 INSTRUCTOR = """
 **Plan, 50 minutes.** Question and sections 1–2: 10 minutes, with loudspeakers good enough to hear both voices. Section 3: 10.
