@@ -1,0 +1,320 @@
+"""Notebook 14, reproducing the papers: its exercises, questions and explorer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from avkit.reproduction.trends import paired_interval
+from avkit.teach import lesson14_figures as figures
+from avkit.teach.display import Html
+from avkit.teach.exercises import Exercise, Mistake
+from avkit.teach.widgets import Control, Explorer
+
+INSTRUCTOR = """
+**Minutes.** Opening 3 · 1 what a number needs 4 · 2 recomputing 5 + exercise 6 · 3 claims 4 + exercise 5 · 4 paper and code 9 + exercise 3 ·
+5 small ablations 7 + exercise 8 · 6 with the data 5 · 7 many GPUs 6 + exercise 5 · 8 official weights 3 · questions 5.
+With less time, leave out section 6's run and the explorer.
+
+**What people get wrong.**
+- They take "reproduced" for "the same number". Let them say first how many digits the paper prints.
+- They compare MACs of 1 s with MACs of 2 s, since both tables say "G". Section 3 is for that.
+- They believe a plausible cause. The drifting batch norms of section 4 are plausible, and here they do next to nothing.
+- They put two error bars side by side and see that they overlap. Paired runs need the interval of the *difference*.
+- They halve the number of GPUs and keep everything else. Ask what the optimiser sees.
+
+**Questions to ask.**
+- Which rows of the ledger could turn from "recipe" to a measured figure on your own machines? What would it cost?
+- A row says 16.0 dB and you measure 15.8. What do you report, and what do you look at first?
+- Why is the expected sign written down before the run?
+
+**In the room.** Let each pair choose one row, run its command, and read out what it says. A row that only says what is missing is a
+good one: is the list complete?
+"""
+
+# Exercises ------------------------------------------------------------------------------------------------------
+
+
+def agrees(printed: str, value: float) -> bool:
+    """Whether a value, rounded to as many decimals as were printed, is what was printed."""
+    decimals = len(printed.partition(".")[2])
+    return round(value, decimals) == float(printed)
+
+
+PRINTED = (
+    ("21.9", 21.930), ("30.5", 30.614), ("56.4", 56.666), ("3.1", 3.03667), ("18.6", 17.100),
+    ("0.739", 0.740210), ("14.1", 14.149), ("14.1", 14.151), ("3.10", 3.14), ("2", 2.4),
+)  # fmt: skip
+
+
+def _probe_agrees(answer, draw: torch.Generator) -> dict[str, bool]:
+    return {f"{printed} in print and {value:g} here": bool(answer(printed, value)) for printed, value in PRINTED}
+
+
+def share(macs: float, seconds: float, other_macs: float, other_seconds: float) -> float:
+    """The first network's multiplications per second of sound, in per cent of the other's."""
+    return 100 * (macs / seconds) / (other_macs / other_seconds)
+
+
+def _probe_share(answer, draw: torch.Generator) -> dict[str, float]:
+    macs = float(10 + torch.rand((), generator=draw))
+    return {
+        "the same length": answer(30.5, 2.0, 167.2, 2.0),
+        "1 s against 2 s": answer(10.75, 1.0, 167.2, 2.0),
+        "4 s against 1 s": answer(macs, 4.0, 30.0, 1.0),
+    }
+
+
+def interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean of first − second, paired by seed, by Student's t."""
+    _, low, high = paired_interval([a - b for a, b in zip(first, second, strict=True)])
+    return low, high
+
+
+T_97_5 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 %: by the number of seeds
+
+
+def _spread(first, second, *, quantile=None, ddof=1, root=True, paired=True) -> tuple[float, float]:
+    """The interval with parts of it changed, for the mistakes."""
+    first, second = np.asarray(first), np.asarray(second)
+    n = len(first)
+    if paired:
+        spread = np.std(first - second, ddof=ddof)
+    else:
+        spread = math.sqrt(np.var(first, ddof=ddof) + np.var(second, ddof=ddof))
+    half = (T_97_5[n] if quantile is None else quantile) * spread / (math.sqrt(n) if root else 1)
+    mean = float((first - second).mean())
+    return mean - half, mean + half
+
+
+def _probe_interval(answer, draw: torch.Generator) -> dict[str, torch.Tensor]:
+    results = {}
+    for seeds in (5, 3):
+        hard = 2 * torch.randn(seeds, generator=draw)
+        runs = [(5 + gain + hard + 0.3 * torch.randn(seeds, generator=draw)).tolist() for gain in (0.5, 0.0)]
+        results[f"{seeds} seeds"] = torch.tensor([float(end) for end in answer(*runs)])
+    return results
+
+
+def steps_per_epoch(mixtures: int, batch: int, devices: int, accumulate: int) -> int:
+    """Optimiser steps of an epoch: two items a mixture, whole batches on every device, gradients of some added up."""
+    return 2 * mixtures // (batch * devices) // accumulate
+
+
+def _probe_steps(answer, draw: torch.Generator) -> dict[str, float]:
+    return {
+        "LRS2-2Mix on 8 GPUs, batches of 4": float(answer(20000, 4, 8, 1)),
+        "LRS2-2Mix on 2 GPUs, batches of 4, four added up": float(answer(20000, 4, 2, 4)),
+        "LRS3-2Mix on 8 GPUs, batches of 3": float(answer(50000, 3, 8, 1)),
+    }
+
+
+EXERCISES = {
+    "agrees": Exercise(
+        task="compare a number with a printed one as far as it is printed",
+        reference=agrees,
+        probe=_probe_agrees,
+        mistakes=(
+            Mistake(
+                "one per cent",
+                lambda printed, value: abs(value / float(printed) - 1) <= 0.01,
+                "within one per cent is a different question: it accepts 30.6 for 30.5, and 0.740 for 0.739, where three "
+                "digits are printed.",
+            ),
+            Mistake(
+                "equal",
+                lambda printed, value: value == float(printed),
+                "nothing measured will ever be equal to a rounded number. Round yours to as many decimals as were printed.",
+            ),
+            Mistake(
+                "beginning",
+                lambda printed, value: str(value).startswith(printed),
+                "this compares the first characters, which is cutting off, not rounding: 3.04 is 3.0 then, and 14.151 is 14.1.",
+            ),
+            Mistake(
+                "trailing zeros lost",
+                lambda printed, value: round(value, len(f"{float(printed):g}".partition(".")[2])) == float(printed),
+                "3.10 promises two decimals, 3.1 only one. Count the decimals in the text, before it becomes a number.",
+            ),
+        ),
+    ),
+    "share": Exercise(
+        task="compare two costs per second of sound",
+        reference=share,
+        probe=_probe_share,
+        tolerance=1e-6,
+        mistakes=(
+            Mistake(
+                "lengths ignored",
+                lambda a, s, b, t: 100 * a / b,
+                "this divides the work for one length by the work for another. Divide each by its seconds first.",
+            ),
+            Mistake(
+                "multiplied by the seconds",
+                lambda a, s, b, t: 100 * (a * s) / (b * t),
+                "work grows with the length, so work per second is the work *divided* by the seconds.",
+            ),
+            Mistake(
+                "upside down",
+                lambda a, s, b, t: 100 * (b / t) / (a / s),
+                "this says how much the other network costs in per cent of the first; asked is the first in per cent of the other.",
+            ),
+            Mistake(
+                "a fraction",
+                lambda a, s, b, t: share(a, s, b, t) / 100,
+                "a share of 0.18 is 18 per cent; per cent are asked for, as the README prints them.",
+            ),
+        ),
+    ),
+    "drift": Exercise(
+        task="predict what drifted batch norms do",
+        reference="c",
+        probe=lambda answer, draw: {"the gain afterwards": str(answer).strip().lower()},
+        mistakes=(
+            Mistake(
+                "broken",
+                "a",
+                "a plausible fear. But the statistics drift towards those of frames like the ones that the encoder learnt from, "
+                "and those are nearly what it holds already.",
+            ),
+            Mistake(
+                "one decibel",
+                "b",
+                "less than that. Each channel's mean and variance move a little, and the layers after it were trained with the "
+                "noise of batch statistics all along.",
+            ),
+        ),
+    ),
+    "interval": Exercise(
+        task="make the paired interval of a difference",
+        reference=interval,
+        probe=_probe_interval,
+        tolerance=2e-3,
+        mistakes=(
+            Mistake(
+                "not paired",
+                lambda a, b: _spread(a, b, paired=False),
+                "you add the spreads of both sides, so a seed that is hard for both widens the interval. Take the difference of "
+                "each seed first; what is hard about a seed then cancels.",
+            ),
+            Mistake(
+                "normal",
+                lambda a, b: _spread(a, b, quantile=1.96),
+                "1.96 is for a spread that is known. From five runs it is estimated, and Student's t with 4 degrees of freedom "
+                "has 2.776.",
+            ),
+            Mistake(
+                "n instead of n − 1",
+                lambda a, b: _spread(a, b, ddof=0),
+                "the spread is divided by n; around a mean taken from the same n numbers, n − 1 are free (`ddof=1`).",
+            ),
+            Mistake(
+                "spread of one run",
+                lambda a, b: _spread(a, b, root=False),
+                "this is where a *single* further difference would lie. The mean of n is more certain by √n.",
+            ),
+        ),
+    ),
+    "steps_per_epoch": Exercise(
+        task="count the optimiser's steps in an epoch",
+        reference=steps_per_epoch,
+        probe=_probe_steps,
+        tolerance=1e-9,
+        mistakes=(
+            Mistake(
+                "one item a mixture",
+                lambda m, b, d, a: m // (b * d) // a,
+                "each mixture is two items: either talker is the target once.",
+            ),
+            Mistake(
+                "devices forgotten",
+                lambda m, b, d, a: 2 * m // b // a,
+                "every device takes a batch of its own in each step, so a step uses batch · devices items.",
+            ),
+            Mistake(
+                "every batch a step",
+                lambda m, b, d, a: 2 * m // (b * d),
+                "with gradients added up, only every `accumulate`-th batch is followed by a step of the optimiser.",
+            ),
+        ),
+    ),
+}
+
+
+def _question(text: str, *answers: tuple[str, bool, str]) -> dict:
+    made = [{"answer": answer, "correct": correct, "feedback": why} for answer, correct, why in answers]
+    return {"question": text, "type": "multiple_choice", "answers": made}
+
+
+AFTER = [
+    _question(
+        "Your training run was killed in epoch 31 and you give the same command again. What do you get?",
+        ("the same weights as an unbroken run, if machine, threads and devices are the same", True,
+         "order, mixtures and chance follow from seed, epoch and place in the epoch, not from what ran before."),
+        ("a run that starts anew", False, "only with --fresh; otherwise it goes on from last.ckpt."),
+        ("other weights, since chance starts anew", False, "all chance is drawn from the position in the run."),
+    ),
+    _question(
+        "A network scores 15.2 ± 0.6 dB and another 14.9 ± 0.6 dB on the same test mixtures. Which is better?",
+        ("the paired difference decides; these intervals do not", True,
+         "both are hard on the same mixtures, which cancels in the difference."),
+        ("neither: the intervals overlap", False, "overlap says little: what makes mixtures hard is common to both."),
+        ("the first, by 0.3 dB", False, "that is the estimate; whether it excludes 0 is another matter."),
+    ),
+    _question(
+        "A face in your video never moves its lips. What should the separated voice of this person be?",
+        ("nothing to rely on: the network was never trained on that, and tends to give another voice", True,
+         "still lips carry no sign of who speaks; measure what comes out and say so."),
+        ("silence, always", False, "it was trained on speaking targets only, and knows no silent answer."),
+        ("the whole mixture, always", False, "it will pick voices by other cues, the louder one for instance."),
+    ),
+    _question(
+        "A paper's table says PESQ 3.08. Which value can you set beside it?",
+        ("one that was computed with the same band, scale and order of arguments", True,
+         "wide band, narrow band, raw and MOS-LQO differ by more than the systems do."),
+        ("any PESQ, it is a standard", False, "the standard has several modes, and code calls them in its own ways."),
+        ("PESQ of the mixture plus the improvement", False, "the scale is not linear, and the modes still differ."),
+    ),
+    _question(
+        "A contrast over five paired seeds gives +0.4 dB [−0.1, +0.9]. What do you write?",
+        ("not reproduced at this scale, with the figures", True,
+         "the interval holds 0; the sign was as expected, but chance explains it as well."),
+        ("reproduced: the sign is as expected", False, "five tosses of a coin come out alike as well now and then."),
+        ("refuted", False, "0.9 dB is in the interval too; the experiment was too small to refute anything."),
+    ),
+]  # fmt: skip
+
+
+# Explorer -----------------------------------------------------------------------------------------------------------
+
+
+def simulate(seeds: int, effect: float, shared: float) -> tuple[np.ndarray, np.ndarray]:
+    """Made-up results of two variants (dB) over seeds: a spread that both share, 0.3 dB of their own, and an effect."""
+    chance = np.random.default_rng(14)
+    hard, own = chance.normal(size=10) * shared, 0.3 * chance.normal(size=(2, 10))
+    return (5 + effect + hard + own[0])[:seeds], (5 + hard + own[1])[:seeds]
+
+
+def render_seeds(seeds: int, effect: float, shared: float) -> Html:
+    """Simulated runs of two variants, and the intervals of their difference, paired and not."""
+    first, second = simulate(seeds, effect, shared)
+    mean, low, high = paired_interval(first - second)
+    n = len(first)
+    half = (high - mean) / np.std(first - second, ddof=1) * math.sqrt(np.var(first, ddof=1) + np.var(second, ddof=1))
+    unpaired = (mean - half, mean + half)
+    return figures.draw_seeds(first, second, (low, high), unpaired, f"{n} seeds, true effect {effect} dB (simulated)")
+
+
+EXPLORERS = {
+    "seeds": Explorer(
+        render_seeds,
+        (
+            Control("seeds", (2, 3, 5, 10), 5, "seeds"),
+            Control("effect", (0.0, 0.3, 1.0), 0.3, "true effect (dB)"),
+            Control("shared", (0.0, 1.5), 1.5, "spread that both sides share (dB)"),
+        ),
+    ),
+}
