@@ -3,7 +3,10 @@
 import itertools
 import json
 import math
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -217,6 +220,26 @@ def test_an_hour_needs_little_more_than_its_result():
     tracemalloc.stop()
     assert out.shape[2] == mixture.shape[1] and network.longest <= 64000
     assert peak < 50e6  # Python's own objects; tensors are bounded by `longest`
+
+
+def separated(minutes: float) -> dict:
+    """What long_recording.py says of a recording of so many minutes, in a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("long_recording.py")), str(minutes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize(
+    "minutes", [0.5, *(pytest.param(m, marks=[pytest.mark.soak, pytest.mark.timeout(0)]) for m in (10, 60))]
+)
+def test_a_long_recording_needs_the_memory_of_a_short_one(minutes):
+    """With the network that ships: little more than the result and one chunk's work, whatever the length; the soak prints it."""
+    found = separated(minutes)
+    print(found)
+    assert found["recording_seconds"] == 60 * minutes
+    assert found["peak_mb"] - found["before_mb"] < 1.5 * found["result_mb"] + 150
+    assert minutes < 10 or found["processor_seconds"] < found["recording_seconds"]
 
 
 def test_command_writes_voices_and_a_report(tmp_path, model, monkeypatch):

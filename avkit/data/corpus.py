@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,7 @@ _synthesiser: Synthesiser | None = None  # one a worker process
 def _start_worker() -> None:
     global _synthesiser
     _synthesiser = Synthesiser()
+    Finalize(_synthesiser, _synthesiser.close, exitpriority=0)  # its process ends, and is counted, with the worker's
 
 
 def _digest(*arrays: np.ndarray) -> str:
@@ -265,7 +267,7 @@ def make_corpus(root: Path | str, plan: Plan, workers: int | None = None, comman
                         "ask for fewer minutes or choose another disk.")  # fmt: skip
     with Synthesiser() as synthesiser:  # fails here, with one clear message, rather than in every worker
         espeak_version = synthesiser.version
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), _processor_seconds()
     with pool(workers, _start_worker) as processes:
         for work, items, what in ((_utterances, utterances, "speaking and drawing"), (_mixtures, pairs, "mixing")):
             track(processes.imap_unordered(partial(work, root, plan), _pieces(items)), len(items), what, quiet)
@@ -274,8 +276,14 @@ def make_corpus(root: Path | str, plan: Plan, workers: int | None = None, comman
     info = _finish(root, plan, pairs, command, espeak_version)
     if not quiet:
         seconds = time.perf_counter() - started
-        print(f"Done in {seconds:,.1f} s, {2 * len(pairs) / seconds:,.0f} times real time.")
+        print(f"Done in {seconds:,.1f} s, {2 * len(pairs) / seconds:,.0f} times real time; "
+              f"{_processor_seconds() - spent:,.1f} s of processor time.")  # fmt: skip
     return info
+
+
+def _processor_seconds() -> float:
+    """Of this process and of those it started that have ended."""
+    return sum(os.times()[:4])
 
 
 def _jsonl(rows: list[dict]) -> str:
