@@ -154,6 +154,9 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
             return Verdict(
                 WRONG, f"Not yet: one number is asked for; got {answer!r}. {going_on}", "no number"
             )
+        for mistake in exercise.mistakes:
+            if _stops_alike(exercise, mistake, error, seed):
+                return Verdict(WRONG, f"Not yet: {mistake.hint} {going_on}", mistake.name)
         return Verdict(WRONG, f"Not yet. Your code stopped with {_explain(error)} {going_on}", "stopped")
     if all(value is None for value in given.values()):
         return Verdict(UNSOLVED, f"Still to do: {exercise.task}. {going_on}")
@@ -191,6 +194,15 @@ def _same_as(exercise: Exercise, mistake: Mistake, given: Results, seed: int) ->
         return _difference(given, _run(exercise, mistake.answer, seed), exercise.tolerance) is None
     except Exception:  # noqa: BLE001 (a mistake may be one that stops; then it is not this answer, which ran)
         return False
+
+
+def _stops_alike(exercise: Exercise, mistake: Mistake, error: Exception, seed: int) -> bool:
+    """Whether a known mistake stops with the same error as an answer that stopped."""
+    try:
+        _run(exercise, mistake.answer, seed)
+    except Exception as known:  # noqa: BLE001 (a mistake may raise anything)
+        return type(known) is type(error) and str(known) == str(error)
+    return False
 
 
 def _explain(error: Exception) -> str:

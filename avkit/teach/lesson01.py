@@ -69,7 +69,7 @@ def _probe_frames(answer, draw: torch.Generator) -> dict[str, Tensor]:
     return {
         "1000 samples, length 256, hop 128": answer(long, 256, 128),
         "37 samples, length 8, hop 3": answer(short, 8, 3),
-        "8 samples, length 8, hop 5": answer(short[:8], 8, 5),
+        "18 samples, length 8, hop 5": answer(short[:18], 8, 5),
     }
 
 
@@ -153,6 +153,7 @@ EXERCISES = {
                 "a tone above half the sample rate does not stop at 4 kHz: it is mirrored "
                 "there, as far below as it was above.",
             ),
+            Mistake("kilohertz", 3, "right, if you mean kilohertz; the check wants the number of hertz."),
             Mistake(
                 "silent",
                 0,
@@ -185,6 +186,11 @@ EXERCISES = {
                 "frame is missing. A signal of exactly `length` samples holds one frame, not none: count 1 + …",
             ),
             Mistake(
+                "exact fit lost",
+                lambda x, length, hop: frame_signal(x[:-1], length, hop),
+                "a frame that ends exactly with the signal still fits; yours leaves it out.",
+            ),
+            Mistake(
                 "padded",
                 _frame_with_padding,
                 "there are frames that reach past the end of the signal. Keep "
@@ -213,6 +219,11 @@ EXERCISES = {
                 "sine",
                 lambda n: torch.sin(math.pi * torch.arange(n) / n),
                 "this is the sine window, the square root of Hann's: square it.",
+            ),
+            Mistake(
+                "starts at 1",
+                lambda n: hann(n).roll(-1),
+                "your n runs from 1 to N. It runs from 0 to N − 1: the first sample is 0.",
             ),
             Mistake("hamming", _hamming, "this is Hamming's window: it starts at 0.08. Hann's starts at 0."),
             Mistake(
@@ -298,10 +309,12 @@ def render_resolution(n_fft: int, overlap: str) -> Html:
     title = f"window {n_fft} = {milliseconds:g} ms, bins {width:.4g} Hz apart, hop {1000 * hop / SAMPLE_RATE:g} ms"
     axes.set(title=title, ylim=(0.6, 1.4), xlim=(0.2, 0.3))
     fig.colorbar(image, ax=axes, label="power (dB)")
-    tones, clicks = ("two" if dip > 3 else "one" for dip in dips(n_fft))
-    return plots.picture(
-        fig, f"Spectrogram, window of {milliseconds:g} ms: {tones} tone(s) across, {clicks} click(s) upright."
+    tone_dip, click_dip = dips(n_fft)
+    tones = "two level lines, the tones," if tone_dip > 3 else "one broad level line for both tones"
+    clicks = (
+        "two upright strokes, the clicks" if click_dip > 3 else "one broad upright stroke for both clicks"
     )
+    return plots.picture(fig, f"Spectrogram, window of {milliseconds:g} ms: {tones} and {clicks}.")
 
 
 def window_named(name: str, n_fft: int) -> Tensor:
@@ -486,6 +499,7 @@ def draw_phase_curve(lengths: list[int], scores: dict[str, list[float]]) -> Html
         "STOI against window length. With magnitudes kept it is highest near 16 to 32 ms and falls for long windows; "
         "with angles kept it is highest for the longest.",
     )
+
 
 INSTRUCTOR = """
 **Plan, 70 minutes.** Question and section 1: 10 minutes. Sections 2–3: 10. Windows and the STFT (4–5): 15. What a window

@@ -170,6 +170,17 @@ EXERCISES = {
                 "you multiply S by X, which adds their angles. The conjugate of X makes it the angle *between* them.",
             ),
             Mistake(
+                "real parts only",
+                lambda s, x: (s.real * x.real / _power(x)).clamp(0, 1),
+                "you multiply the real parts alone. The real part of a product takes both: multiply S by the conjugate of X as "
+                "complex numbers first, then take the real part.",
+            ),
+            Mistake(
+                "divided by the length, not clipped",
+                lambda s, x: (s * x.conj()).real / _power(x).sqrt(),
+                "you divide by |X| where it should be |X|², and the result is not cut to 0 … 1.",
+            ),
+            Mistake(
                 "divided by the length",
                 _over_length,
                 "you divide by |X|; that is the length of the shadow of S on X. As a multiple *of X* it has to be divided "

@@ -170,6 +170,11 @@ def mean_lag_curve(openings: Tensor, loudness: Tensor, furthest: int) -> Tensor:
     return torch.stack([lag_curve(opening, voice, furthest) for opening, voice in pairs]).mean(0)
 
 
+def _one_formula(opening: Tensor, loudness: Tensor, furthest: int) -> Tensor:
+    lags, count = range(-furthest, furthest + 1), len(opening)
+    return torch.tensor([correlation(opening[lag:], loudness[: count - lag]) for lag in lags])
+
+
 def _wrapped(opening: Tensor, loudness: Tensor, furthest: int) -> Tensor:
     lags = range(-furthest, furthest + 1)
     return torch.tensor([correlation(opening.roll(-lag), loudness) for lag in lags])
@@ -269,6 +274,12 @@ EXERCISES = {
                 "your PReLU has one slope for all channels; here each channel has its own: nn.PReLU(channels).",
             ),
             Mistake(
+                "pool for pictures",
+                lambda channels: _frontend(channels, pool=nn.MaxPool2d(3, 2, 1)),
+                "nn.MaxPool2d takes single pictures, and here comes a whole clip, (B, C, F, H, W): nn.MaxPool3d, with a kernel "
+                "of 1 over time.",
+            ),
+            Mistake(
                 "averages",
                 lambda channels: _frontend(channels, pool=nn.AvgPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))),
                 "you average 3×3 pixels; a max-pool keeps the largest of them: nn.MaxPool3d.",
@@ -325,6 +336,12 @@ EXERCISES = {
                 lambda opening, loudness, furthest: lag_curve(opening, loudness, furthest).flip(0),
                 "your lags have the other sign: at a positive lag, `opening[k + lag]` meets `loudness[k]`, so lips that come "
                 "late have their peak at a positive lag.",
+            ),
+            Mistake(
+                "negative slices",
+                _one_formula,
+                "one pair of slices serves the lags from 0 upwards only; a negative index counts from the end. For negative lags "
+                "the two curves change roles: opening[: count + lag] meets loudness[-lag:].",
             ),
             Mistake(
                 "wrapped",

@@ -129,6 +129,10 @@ def _mistaken_restore(
     return u
 
 
+def _swapped_merge(levels: list[Tensor], g: Tensor, inject_into: list, merge: list) -> Tensor:
+    return restore(levels, g, inject_into, [lambda m, n, unit=unit: unit(n, m) for unit in merge])
+
+
 def _merge_neighbours(levels: list[Tensor], g: Tensor, inject_into: list, merge: list) -> Tensor:
     fused = [unit(level, g) for unit, level in zip(inject_into, levels)]
     return merge[0](fused[0], fused[1]) + levels[0]
@@ -234,6 +238,14 @@ EXERCISES = {
                 "gate and shift have changed places: the second argument is multiplied (after its sigmoid), the third is added.",
             ),
             Mistake(
+                "enlarged twofold",
+                lambda m, gate, shift: (
+                    m * interpolate(gate.sigmoid(), scale_factor=2) + interpolate(shift, scale_factor=2)
+                ),
+                "you enlarge by 2, but 21 points became 10 on the way down, and twice 10 is not 21. Give `interpolate` the size "
+                "that is wanted, that of the fine features.",
+            ),
+            Mistake(
                 "bilinear",
                 lambda m, gate, shift: m * _bilinear(gate.sigmoid(), m) + _bilinear(shift, m),
                 'you enlarge bilinearly. The network takes the nearest neighbour (mode="nearest", the default of '
@@ -268,6 +280,11 @@ EXERCISES = {
                 "fused levels added",
                 functools.partial(_mistaken_restore, add="fused"),
                 "you add fᵢ, the level that G has already been injected into. It is the level itself, dᵢ, that is added.",
+            ),
+            Mistake(
+                "fine and coarse swapped",
+                _swapped_merge,
+                "your merge gets (coarse, fine). The first argument is the fine one, whose size comes out: merge[i](f[i], u).",
             ),
             Mistake(
                 "coarsest level added too",

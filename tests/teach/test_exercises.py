@@ -95,6 +95,18 @@ def test_a_simple_relation_to_the_right_answer_is_told(answer, words):
     assert words in judge(EXERCISE, answer).text
 
 
+def test_known_mistake_that_stops_is_named_too():
+    rows = Exercise(
+        "add up the rows",
+        lambda x: x.sum(1),
+        lambda answer, draw: {"two rows": answer(torch.randn(2, 3, generator=draw))},
+        (Mistake("axis", lambda x: x.sum(2), "there is no axis 2: rows are added along axis 1."),),
+    )
+    verdict = judge(rows, lambda x: x.sum(2) / 1)
+    assert (verdict.status, verdict.mistake) == (WRONG, "axis") and "no axis 2" in verdict.text
+    assert judge(rows, lambda x: x.nothing).mistake == "stopped"
+
+
 def test_predictions_of_the_wrong_kind_are_told_what_is_asked_for():
     number = Exercise("predict a number", 5, lambda answer, draw: {"the number": float(answer)})
     assert "one number is asked for; got [3, 4]" in judge(number, [3, 4]).text
