@@ -37,6 +37,7 @@ _REST = "Beneath them"  # every other public room
 _APART = {"cli", "doctor", "teach", "fast", "bundled", "configs"}  # commands, lessons, compiled twins, data
 _LINK = re.compile(r"\[([^\]]+)\]\(([\w-]+\.ipynb)(#[\w-]+)?\)")
 _SECTION = re.compile(r"(Args|Arguments|Returns|Raises|Yields|Attributes|Examples?|Notes?):\s*$")
+_CODE = re.compile(r"``[^`]+``|`[^`]+`")
 _NO_MATHJAX = shutil.ignore_patterns("localization", "SVG", "a11y", "fast-preview.js", "CHTML-preview.js")
 STYLE = """
 .avkit-player audio { max-width: 100%; height: 2.5em; }
@@ -221,7 +222,8 @@ def as_restructured_text(lines: Sequence[str]) -> list[str]:
     """
     made: list[str] = []
     state, last = "", ""  # state: "", "section" (napoleon's), "literal" or "hanging"; last: the line before
-    for line in lines:
+    text = _CODE.sub(lambda code: re.sub(r"\s*\n\s*", " ", code[0]), "\n".join(lines))  # code that is wrapped
+    for line in text.split("\n"):
         if line.strip() and not line.startswith("    "):
             made += [""] if state == "literal" and last.strip() else []
             state = "section" if _SECTION.match(line) else ""
@@ -240,7 +242,7 @@ def _escape(line: str) -> str:
     """Backslashes before what would mark up: stars (not a bullet), bars, and underscores that end a word."""
     bullet = re.match(r"\s*\* ", line)
     start = bullet[0] if bullet else ""
-    pieces = re.split(r"(``[^`]*``|`[^`]*`)", line.removeprefix(start))
+    pieces = re.split(f"({_CODE.pattern})", line.removeprefix(start))
     escaped = [
         piece if piece.startswith("`") else re.sub(r"([*|\\]|_(?=\W|$))", r"\\\1", piece) for piece in pieces
     ]

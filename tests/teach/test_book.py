@@ -170,7 +170,7 @@ def test_in_a_browser(built, browser):
 @pytest.mark.timeout(3600)
 def test_the_whole_book_in_a_browser(tmp_path, repository, browser):
     folder = tmp_path / "book"
-    book.build(repository / "notebooks", folder)
+    assert book.build(repository / "notebooks", folder) == []
     assert _broken_links(folder) == []
     with _served(folder) as address, chromium(browser) as page:
         watch = _Watch(page, address)
@@ -204,6 +204,7 @@ def test_a_term_below_a_colon_is_a_listing_and_a_continued_line_is_text():
         "A row:", "", "::", "", "    id  its name", "", "Then.",
     ]  # fmt: skip
     assert book.as_restructured_text(["settings: such as", "    this one."]) == ["settings: such as", "this one."]
+    assert book.as_restructured_text(["Gives ``[a, *b,", "    c]``."]) == ["Gives ``[a, *b, c]``."]
 
 
 def test_every_public_room_has_one_page(repository):
