@@ -2,7 +2,7 @@
 //
 // A "plane" is one channel of one item, H x W numbers; one-dimensional signals have H = 1. Norms are global (gLN): mean and
 // variance over all planes of an item, the variance from each plane's own mean, so that nothing cancels. The backward
-// passes compute convolutions anew instead of keeping their results. `slope_grad` may be null.
+// passes compute convolutions anew instead of keeping their results from the forward pass. `slope_grad` may be null.
 
 #include "common.h"
 
@@ -30,42 +30,133 @@ void combine(const double* means, const double* deviations, Index items, Index c
 
 // The plane with its border of zeros, rows as far apart as `wide`.
 void pad(const float* x, Index height, Index width, Index top, Index left, Index high, Index wide, float* padded) {
-    std::memset(padded, 0, sizeof(float) * high * wide);
-    for (Index h = 0; h < height; h++)
-        std::memcpy(padded + (h + top) * wide + left, x + h * width, sizeof(float) * width);
+    std::fill_n(padded, top * wide, 0.f);
+    std::fill(padded + (top + height) * wide, padded + high * wide, 0.f);
+    for (Index h = 0; h < height; h++) {
+        float* row = padded + (h + top) * wide;
+        for (Index f = 0; f < left; f++) row[f] = 0;
+#pragma omp simd
+        for (Index f = 0; f < width; f++) row[left + f] = x[h * width + f];
+        for (Index f = left + width; f < wide; f++) row[f] = 0;
+    }
 }
 
-template <int KH, int KW, int S>
-void correlate(const float* __restrict padded, Index wide, const float* w, float bias, Index out_height, Index out_width,
-               float* __restrict y) {
-    for (Index h = 0; h < out_height; h++) {
-        const float* row = padded + h * S * wide;
-        float* out = y + h * out_width;
-#pragma omp simd
-        for (Index f = 0; f < out_width; f++) {
-            float value = bias;
-            for (int i = 0; i < KH; i++)
-                for (int j = 0; j < KW; j++) value += w[i * KW + j] * row[i * wide + f * S + j];
-            out[f] = value;
+// Sixteen numbers side by side, as the compiler maps them to the processor's vectors.
+typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
+constexpr Index LANES = 16;
+
+inline Index rounded(Index n) { return (n + LANES - 1) / LANES * LANES; }
+inline Lanes load(const float* from) { return *reinterpret_cast<const Lanes*>(from); }
+
+// R rows of a convolution with stride 1 at once, so that each number read serves R sums.
+template <int KH, int KW, int R>
+void correlate_rows(const float* padded, Index wide, const float* w, float bias, Index width, float* y) {
+    for (Index f = 0; f < width; f += LANES) {
+        Lanes sums[R];
+        for (int r = 0; r < R; r++) sums[r] = Lanes{} + bias;
+#pragma GCC unroll 8
+        for (int i = 0; i < KH + R - 1; i++)
+#pragma GCC unroll 8
+            for (int j = 0; j < KW; j++) {
+                Lanes x = load(padded + i * wide + f + j);
+#pragma GCC unroll 8
+                for (int r = 0; r < R; r++)
+                    if (i >= r && i - r < KH) sums[r] += w[(i - r) * KW + j] * x;
+            }
+        Index count = std::min(LANES, width - f);
+        for (int r = 0; r < R; r++) {
+            if (count == LANES)
+                *reinterpret_cast<Lanes*>(y + r * width + f) = sums[r];
+            else
+                std::memcpy(y + r * width + f, &sums[r], sizeof(float) * count);
         }
     }
 }
 
+// dw += what each tap met, over R rows of gradients; both planes are padded, with zeros after each row of gradients.
+template <int KH, int KW, int R>
+void taps_rows(const float* padded, const float* grads, Index wide, Index width, float* dw) {
+    Lanes sums[KH * KW] = {};
+    for (Index f = 0; f < width; f += LANES) {
+        Lanes g[R];
+        for (int r = 0; r < R; r++) g[r] = load(grads + r * wide + f);
+#pragma GCC unroll 8
+        for (int i = 0; i < KH + R - 1; i++)
+#pragma GCC unroll 8
+            for (int j = 0; j < KW; j++) {
+                Lanes x = load(padded + i * wide + f + j);
+#pragma GCC unroll 8
+                for (int r = 0; r < R; r++)
+                    if (i >= r && i - r < KH) sums[(i - r) * KW + j] += g[r] * x;
+            }
+    }
+    for (int k = 0; k < KH * KW; k++)
+        for (int lane = 0; lane < LANES; lane++) dw[k] += sums[k][lane];
+}
+
 template <int KH, int KW, int S>
 struct Depthwise {
-    static Index high(const Conv& s) { return std::max((s.out_height - 1) * S + KH, s.height + s.pad_top); }
-    static Index wide(const Conv& s) { return std::max((s.out_width - 1) * S + KW, s.width + s.pad_left); }
+    static constexpr bool PLAIN = false;
+    static constexpr int ROWS = KH == 1 ? 1 : 4;
 
-    static void forward(const Conv& s, const float* x, const float* w, float bias, float* padded, float* y) {
-        Index across = wide(s);
-        pad(x, s.height, s.width, s.pad_top, s.pad_left, high(s), across, padded);
-        correlate<KH, KW, S>(padded, across, w, bias, s.out_height, s.out_width, y);
+    static Index high(const Conv& s) { return std::max((s.out_height - 1) * S + KH, s.height + s.pad_top); }
+    static Index wide(const Conv& s) {
+        return rounded(std::max((s.out_width - 1) * S + KW, std::max(s.width, s.out_width) + KW)) + LANES;
     }
 
-    // `padded` is what forward left there; `spare` is of the same size or larger.
+    static void fill(const Conv& s, const float* x, float* padded) {
+        pad(x, s.height, s.width, s.pad_top, s.pad_left, high(s), wide(s), padded);
+    }
+
+    // y from what `fill` wrote.
+    static void convolve(const Conv& s, const float* padded, const float* w, float bias, float* y) {
+        Index across = wide(s), h = 0;
+        if (S == 1) return correlate(padded, across, w, bias, s.out_height, s.out_width, y);
+        for (; h < s.out_height; h++) {
+            const float* row = padded + h * S * across;
+            float* out = y + h * s.out_width;
+#pragma omp simd
+            for (Index f = 0; f < s.out_width; f++) {
+                float value = bias;
+                for (int i = 0; i < KH; i++)
+                    for (int j = 0; j < KW; j++) value += w[i * KW + j] * row[i * across + f * S + j];
+                out[f] = value;
+            }
+        }
+    }
+
+    static void correlate(const float* padded, Index across, const float* w, float bias, Index height, Index width,
+                          float* y) {
+        Index h = 0;
+        for (; h + ROWS <= height; h += ROWS)
+            correlate_rows<KH, KW, ROWS>(padded + h * across, across, w, bias, width, y + h * width);
+        for (; h < height; h++) correlate_rows<KH, KW, 1>(padded + h * across, across, w, bias, width, y + h * width);
+    }
+
+    // dx, and dw added to, from what `fill` wrote; `spare` has the same room.
     static void backward(const Conv& s, const float* padded, const float* w, const float* dy, float* spare, float* dx,
                          float* dw) {
+        return S == 1 ? backward_same(s, padded, w, dy, spare, dx, dw) : backward_strided(s, padded, w, dy, spare, dx, dw);
+    }
+
+    static void backward_same(const Conv& s, const float* padded, const float* w, const float* dy, float* spare, float* dx,
+                              float* dw) {
+        Index across = wide(s), top = KH - 1 - s.pad_top, left = KW - 1 - s.pad_left, h = 0;
+        pad(dy, s.out_height, s.out_width, top, left, s.height + KH - 1, across, spare);
+        const float* grads = spare + top * across + left;
+        for (; h + ROWS <= s.out_height; h += ROWS)
+            taps_rows<KH, KW, ROWS>(padded + h * across, grads + h * across, across, s.out_width, dw);
+        for (; h < s.out_height; h++)
+            taps_rows<KH, KW, 1>(padded + h * across, grads + h * across, across, s.out_width, dw);
+        float turned[KH * KW];  // the same convolution with the taps turned round
+        for (int k = 0; k < KH * KW; k++) turned[k] = w[KH * KW - 1 - k];
+        correlate(spare, across, turned, 0.f, s.height, s.width, dx);
+    }
+
+    static void backward_strided(const Conv& s, const float* padded, const float* w, const float* dy, float* spare,
+                                 float* dx, float* dw) {
         Index across = wide(s);
+        std::memset(spare, 0, sizeof(float) * high(s) * across);
         for (Index h = 0; h < s.out_height; h++) {
             const float* grad = dy + h * s.out_width;
             for (int i = 0; i < KH; i++) {
@@ -75,42 +166,26 @@ struct Depthwise {
                 for (Index f = 0; f < s.out_width; f++)
                     for (int j = 0; j < KW; j++) parts[j] += grad[f] * row[f * S + j];
                 for (int j = 0; j < KW; j++) dw[i * KW + j] += parts[j];
-            }
-        }
-        if (S == 1) {  // the same convolution with the taps turned round
-            float turned[KH * KW];
-            for (int k = 0; k < KH * KW; k++) turned[k] = w[KH * KW - 1 - k];
-            Index top = KH - 1 - s.pad_top, left = KW - 1 - s.pad_left;
-            Index high_out = s.height + KH - 1, wide_out = s.width + KW - 1;
-            pad(dy, s.out_height, s.out_width, top, left, high_out, wide_out, spare);
-            correlate<KH, KW, 1>(spare, wide_out, turned, 0.f, s.height, s.width, dx);
-            return;
-        }
-        std::memset(spare, 0, sizeof(float) * high(s) * across);
-        for (Index h = 0; h < s.out_height; h++)
-            for (int i = 0; i < KH; i++) {
-                float* row = spare + (h * S + i) * across;
+                float* into = spare + (h * S + i) * across;
                 for (int j = 0; j < KW; j++) {
                     float tap = w[i * KW + j];
-                    for (Index f = 0; f < s.out_width; f++) row[f * S + j] += tap * dy[h * s.out_width + f];
+                    for (Index f = 0; f < s.out_width; f++) into[f * S + j] += tap * grad[f];
                 }
             }
+        }
         for (Index h = 0; h < s.height; h++)
             std::memcpy(dx + h * s.width, spare + (h + s.pad_top) * across + s.pad_left, sizeof(float) * s.width);
     }
 
-    static Index room(const Conv& s) {
-        return std::max(high(s) * wide(s), (s.height + KH) * (s.width + KW));
-    }
+    static Index room(const Conv& s) { return (std::max(high(s), s.height + KH - 1)) * wide(s); }
 };
 
 struct Plain {  // no convolution
-    static void forward(const Conv& s, const float* x, const float*, float, float*, float* y) {
-        std::memcpy(y, x, sizeof(float) * s.height * s.width);
-    }
-    static void backward(const Conv& s, const float*, const float*, const float* dy, float*, float* dx, float*) {
-        std::memcpy(dx, dy, sizeof(float) * s.height * s.width);
-    }
+    static constexpr bool PLAIN = true;
+
+    static void fill(const Conv&, const float*, float*) {}
+    static void convolve(const Conv&, const float*, const float*, float, float*) {}
+    static void backward(const Conv&, const float*, const float*, const float*, float*, float*, float*) {}
     static Index room(const Conv&) { return 1; }
 };
 
@@ -118,7 +193,7 @@ struct Norm {  // one plane's normalisation and activation, backwards
     float mean, rstd, gain, shift, slope;
 
     // Sums over the plane of: the gradient behind the activation, that times the normalised input, and the slope's own.
-    void sums(const float* __restrict g, const float* __restrict y, Index n, double* total, double* product,
+    void sums(const float* g, const float* y, Index n, double* total, double* product,
               double* below) const {
         *total = *product = *below = 0;
         for (Index start = 0; start < n; start += BLOCK) {
@@ -137,8 +212,7 @@ struct Norm {  // one plane's normalisation and activation, backwards
     }
 
     // The gradient before the norm, given the item's mean gradients.
-    void through(const float* __restrict g, const float* __restrict y, Index n, double first, double second,
-                 float* __restrict dy) const {
+    void through(const float* g, const float* y, Index n, double first, double second, float* dy) const {
         float m1 = static_cast<float>(first), m2 = static_cast<float>(second);
 #pragma omp simd
         for (Index i = 0; i < n; i++) {
@@ -161,8 +235,9 @@ void norm_forward(const Conv& s, Index items, Index channels, int taps, const fl
 #pragma omp for
         for (Index p = 0; p < items * channels; p++) {
             Index c = p % channels;
-            float* y = out + p * n;
-            Op::forward(s, x + p * in, w + c * taps, bias ? bias[c] : 0.f, padded.data(), y);
+            Op::fill(s, x + p * in, padded.data());
+            Op::convolve(s, padded.data(), w + c * taps, bias ? bias[c] : 0.f, out + p * n);
+            const float* y = (Op::PLAIN ? x : out) + p * n;
             means[p] = sum(y, n) / n;
             deviations[p] = squared_deviations(y, n, static_cast<float>(means[p]));
         }
@@ -172,9 +247,10 @@ void norm_forward(const Conv& s, Index items, Index channels, int taps, const fl
         for (Index p = 0; p < items * channels; p++) {
             Index c = p % channels;
             float scale = gamma[c] * rstd[p / channels], middle = mean[p / channels], shift = beta[c];
-            float* y = out + p * n;
+            const float* y = (Op::PLAIN ? x : out) + p * n;
+            float* to = out + p * n;
 #pragma omp simd
-            for (Index i = 0; i < n; i++) y[i] = activate((y[i] - middle) * scale + shift, slope);
+            for (Index i = 0; i < n; i++) to[i] = activate((y[i] - middle) * scale + shift, slope);
         }
     }
 }
@@ -185,6 +261,7 @@ void norm_backward(const Conv& s, Index items, Index channels, int taps, const f
                    const float* grad, float* dx, float* dw, float* dbias, float* dgamma, float* dbeta, float* slope_grad,
                    int threads) {
     Index in = s.height * s.width, n = s.out_height * s.out_width;
+    bool kept = in == n;  // then dx holds the convolution's result between the two rounds
     std::vector<double> sums(items * channels), products(items * channels), slopes(items * channels);
     std::vector<double> first(items), second(items);
 #pragma omp parallel num_threads(threads)
@@ -193,9 +270,11 @@ void norm_backward(const Conv& s, Index items, Index channels, int taps, const f
 #pragma omp for
         for (Index p = 0; p < items * channels; p++) {
             Index b = p / channels, c = p % channels;
-            Op::forward(s, x + p * in, w + c * taps, bias ? bias[c] : 0.f, padded.data(), y.data());
+            float* result = kept ? dx + p * n : y.data();
+            Op::fill(s, x + p * in, padded.data());
+            Op::convolve(s, padded.data(), w + c * taps, bias ? bias[c] : 0.f, result);
             Norm norm{mean[b], rstd[b], gamma[c], beta[c], slope};
-            norm.sums(grad + p * n, y.data(), n, &sums[p], &products[p], &slopes[p]);
+            norm.sums(grad + p * n, Op::PLAIN ? x + p * n : result, n, &sums[p], &products[p], &slopes[p]);
         }
 #pragma omp single
         {
@@ -214,9 +293,11 @@ void norm_backward(const Conv& s, Index items, Index channels, int taps, const f
             double bias_total = 0;
             for (Index b = 0; b < items; b++) {
                 Index p = b * channels + c;
-                Op::forward(s, x + p * in, w + c * taps, bias ? bias[c] : 0.f, padded.data(), y.data());
+                const float* result = Op::PLAIN ? x + p * n : kept ? dx + p * n : y.data();
+                Op::fill(s, x + p * in, padded.data());
+                if (!kept) Op::convolve(s, padded.data(), w + c * taps, bias ? bias[c] : 0.f, y.data());
                 Norm norm{mean[b], rstd[b], gamma[c], beta[c], slope};
-                norm.through(grad + p * n, y.data(), n, first[b], second[b], dy.data());
+                norm.through(grad + p * n, result, n, first[b], second[b], Op::PLAIN ? dx + p * n : dy.data());
                 if (dbias) bias_total += sum(dy.data(), n);
                 Op::backward(s, padded.data(), w + c * taps, dy.data(), spare.data(), dx + p * in, taps_grad);
             }
