@@ -289,3 +289,42 @@ def test_an_output_that_is_a_file_and_an_offset_that_is_none_are_refused(tmp_pat
         avkit.separate_video(path, path, model="rtfs-net-tiny")
     refused(InputError, "wanted seconds, or 'auto'", path, tmp_path / "out", offset="soon")
     refused(InputError, "at most a minute", path, tmp_path / "out", offset=float("nan"))
+
+
+@pytest.mark.parametrize("command", ["separate-video", "faces"])
+@pytest.mark.parametrize(("name", "said"), [
+    ("gone.mp4", "there is no file"),
+    ("folder", "is a folder; wanted a video file"),
+    ("page.mp4", "cannot be read as video"),
+    ("empty.mp4", "cannot be read as video"),
+    ("sound.wav", "no pictures"),
+    ("cut.mp4", "damaged or cut short"),
+])  # fmt: skip
+def test_both_commands_name_what_is_no_video_and_leave_nothing(tmp_path, capsys, command, name, said):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "page.mp4").write_text("<html>404 Not Found</html>" * 50)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    soundfile.write(tmp_path / "sound.wav", np.zeros(16000), 16000)
+    whole = empty_video(tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 3])
+    assert main([command, str(tmp_path / name), str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_whoever_waits_is_told_how_far_it_is_and_how_long_it_takes(tmp_path, capsys, monkeypatch):
+    """Without a terminal: a line every half minute and at a stage's end."""
+    from avkit.video.reading import probe
+
+    clock = iter(range(0, 10_000, 20))  # seconds, twenty at every look
+    run = work.Work(tmp_path / "out", probe(empty_video(tmp_path / "x.mp4")), False, "faces")
+    run.plan("faces", "mouths")
+    monkeypatch.setattr(work.time, "monotonic", lambda: next(clock))
+    progress = run.watch("mouths", 50)
+    for count in range(1, 51):
+        progress(count)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 20
+    assert lines[0].startswith("2/2 mouths: 2 of 50, about ")
+    left = [int(line.split("about ")[1].removesuffix(" s left")) for line in lines]
+    assert left[0] > left[-1] == 0
