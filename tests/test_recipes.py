@@ -42,7 +42,7 @@ def test_twins_differ_from_their_network_in_the_lips_alone(name):
     assert alone["trainer"] == whole["trainer"]
 
 
-@pytest.mark.parametrize("corpus", ["lrs2", "lrs3", "vox2"])
+@pytest.mark.parametrize("corpus", ["lrs2", "lrs3", "vox2", "grid"])
 def test_official_recipes(corpus):
     """RTFS-Net: AdamW 1e-3, decay 0.1, batch 4, 200 epochs, stop after 15. IIANet: Adam, batch 3, 500, 20."""
     for name, expected in {
