@@ -250,7 +250,9 @@ def _disagreement(given: Any, target: Any, tolerance: float) -> str | None:
     if float(error.max()) <= tolerance * scale:
         return None
     if mine.numel() == 1:
-        return f"{float(mine.real if mine.is_complex() else mine):.6g} is not the value wanted."
+        if mine.is_complex():
+            return f"{mine.item():.6g} is not the value wanted."
+        return f"{mine.item():.6g} is too {'high' if mine.item() > target.item() else 'low'}."
     for relation, kin in (("the negative of", -target), ("twice", 2 * target), ("half of", target / 2)):
         if float((mine - kin).abs().max()) <= tolerance * scale:
             return f"each entry is {relation} the one wanted."

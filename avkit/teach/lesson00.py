@@ -146,6 +146,11 @@ EXERCISES = {
                 "`keep` weighs the new input and 1 − keep the memory; it should be the other way round.",
             ),
             Mistake(
+                "input in full",
+                lambda x, keep: remember(x / (1 - keep), keep),
+                "the input is added in full; only its share 1 − keep enters, so that the memory is a mean and cannot grow.",
+            ),
+            Mistake(
                 "first input skipped",
                 lambda x, keep: remember(torch.cat([0 * x[:1], x[1:]]), keep),
                 "your first step is missing: the input x₀ enters the memory too, which is 0 before it.",
@@ -182,6 +187,11 @@ EXERCISES = {
                 "divided by the sum",
                 lambda q, k, v: (q @ k.T) / (q @ k.T).sum(-1, keepdim=True) @ v,
                 "you divide by the sum of the products, which may be negative or nearly 0. The softmax takes exponentials first.",
+            ),
+            Mistake(
+                "keys ask",
+                lambda q, k, v: torch.softmax(k @ q.T / math.sqrt(k.shape[-1]), dim=-1) @ v,
+                "here the keys ask and the queries are asked. The products are queries @ keys.T, a row for each query.",
             ),
             Mistake(
                 "wrong axis",

@@ -125,6 +125,9 @@ def _probe_inverse(answer, draw: torch.Generator) -> dict[str, Tensor]:
     for n_fft, hop, length in ((256, 128, 1000), (64, 16, 333)):
         sound, window = torch.randn(length, generator=draw), torch.hann_window(n_fft)
         spectrum = torch.stft(sound, n_fft, hop, window=window, return_complex=True).T
+        spectrum = spectrum * torch.rand(
+            spectrum.shape, generator=draw
+        )  # as a mask leaves it: no longer an STFT
         results[f"window {n_fft}, hop {hop}, {length} samples"] = answer(spectrum, window, hop, length)
     return results
 
@@ -263,6 +266,12 @@ EXERCISES = {
                 "the frames are divided by "
                 "the sum of squared windows but were windowed only once: multiply each by the window again "
                 "before adding.",
+            ),
+            Mistake(
+                "plain sum",
+                lambda s, w, h, n: _overlap_add(s, w, h, n, 0, 1),
+                "you add the frames as they are and divide by the summed windows. That is right for an untouched STFT; after a "
+                "mask it lets through what was put at the frames' edges. Multiply each frame by the window again.",
             ),
             Mistake(
                 "padding kept",

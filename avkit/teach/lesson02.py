@@ -86,6 +86,11 @@ def _over_estimate(estimate: Tensor, reference: Tensor) -> Tensor:
     return _energy_db(target, estimate - target)
 
 
+def _over_length_of(estimate: Tensor, reference: Tensor) -> Tensor:
+    target = (estimate * reference).sum(-1, keepdim=True) / reference.norm(dim=-1, keepdim=True) * reference
+    return _energy_db(target, estimate - target)
+
+
 def _plain_snr(estimate: Tensor, reference: Tensor) -> Tensor:
     return _energy_db(_centred(reference), _centred(estimate) - _centred(reference))
 
@@ -222,6 +227,12 @@ EXERCISES = {
                 "the *projection* is taken away, not the reference.",
             ),
             Mistake(
+                "divided by the length",
+                lambda e, r: _over_length_of(_centred(e), _centred(r)),
+                "the inner product is divided by ‖s‖ once. Multiplied by s again it needs ‖s‖², or the target grows with the "
+                "reference's level.",
+            ),
+            Mistake(
                 "over the wrong energy",
                 lambda e, r: _over_estimate(_centred(e), _centred(r)),
                 "the inner product is divided by the estimate's energy. The projection on the reference is divided by the "
@@ -291,6 +302,12 @@ EXERCISES = {
                 lambda p: _orders(p).mean(0).min(),
                 "you chose one order for the whole batch. Each mixture has its own: take the minimum first, the mean "
                 "over mixtures after it.",
+            ),
+            Mistake(
+                "best voice",
+                lambda p: p.mean(2).amin(1).mean(),
+                "you average each voice over both outputs and keep the better voice. An order pairs *both* voices with one output "
+                "each: the diagonal, or the other two.",
             ),
             Mistake(
                 "all orders",

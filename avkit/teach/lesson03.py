@@ -224,6 +224,11 @@ EXERCISES = {
                 "you shrink the frame to 88×88 by leaving pixels out. Cropping keeps the mouth's size and cuts off the rim.",
             ),
             Mistake(
+                "times the spread",
+                lambda frames: (_crop(frames).float() / 255 - MEAN) * STD,
+                "you multiply by 0.165. It is the spread: divide by it, so that what comes out has a spread of about 1.",
+            ),
+            Mistake(
                 "its own mean",
                 _own_statistics,
                 "you normalise each clip by its own mean and spread. The encoder was trained with two fixed numbers, the same "
@@ -272,6 +277,11 @@ EXERCISES = {
                 "one slope",
                 lambda channels: _frontend(channels, slopes=1),
                 "your PReLU has one slope for all channels; here each channel has its own: nn.PReLU(channels).",
+            ),
+            Mistake(
+                "PReLU before the norm",
+                lambda channels: nn.Sequential(*(_frontend(channels)[layer] for layer in (0, 2, 1, 3))),
+                "your PReLU comes before the batch norm; in the table the norm is second and the PReLU third.",
             ),
             Mistake(
                 "pool for pictures",

@@ -202,6 +202,11 @@ EXERCISES = {
                 "r was computed from the memory after this step. Both gates see the memory as it was *before* the step.",
             ),
             Mistake(
+                "memory alone",
+                answers.stepping(answers.memory_alone),
+                "you return the memory itself. The output is a share r of it and a share 1 − r of the highway, U₃.",
+            ),
+            Mistake(
                 "no highway",
                 answers.stepping(answers.no_highway),
                 "the highway is missing: where r is small, the input's own product U₃ goes out instead of the memory.",

@@ -129,6 +129,12 @@ def reset_late(c, candidate, forget, reset, highway, v_f, v_r):
     return c, r * c + (1 - r) * highway
 
 
+def memory_alone(c, candidate, forget, reset, highway, v_f, v_r):
+    f = torch.sigmoid(forget + v_f * c)
+    c = f * c + (1 - f) * candidate
+    return c, c
+
+
 def no_highway(c, candidate, forget, reset, highway, v_f, v_r):
     f, r = torch.sigmoid(forget + v_f * c), torch.sigmoid(reset + v_r * c)
     c = f * c + (1 - f) * candidate

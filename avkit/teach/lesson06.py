@@ -231,6 +231,11 @@ EXERCISES = {
                 "frequency of a frame have the same weight.",
             ),
             Mistake(
+                "not stretched",
+                lambda value, key, attention, gate: attention[..., None] * value + gate[..., None] * key,
+                "the weights are still at the lips' rate, (B, C, V). Bring both to the sound's T frames first (exercise 1).",
+            ),
+            Mistake(
                 "values passed on",
                 lambda value, key, attention, gate: fuse(value, key, attention, gate) + value,
                 "you add the values themselves too. CAF has no way around its weights: the sum is of the two weighted paths.",

@@ -136,6 +136,11 @@ def _split_batch(mask: Tensor, encoded: Tensor) -> Tensor:
     return torch.cat((c * a - d * b, c * b + d * a))
 
 
+def _parts_alike(mask: Tensor, encoded: Tensor) -> Tensor:
+    (m_r, m_i), (e_r, e_i) = mask.chunk(2, dim=1), encoded.chunk(2, dim=1)
+    return torch.cat((e_r * m_r - e_i * m_i, e_r * m_r + e_i * m_i), dim=1)
+
+
 def _halves_to_complex(x: Tensor) -> Tensor:
     return torch.complex(*x.chunk(2, dim=1))
 
@@ -263,6 +268,12 @@ EXERCISES = {
                 "sign",
                 _wrong_sign,
                 "the sign of one term is off: i times i is −1, so the product of the two imaginary parts is subtracted.",
+            ),
+            Mistake(
+                "imaginary part",
+                _parts_alike,
+                "your real part is right. The imaginary part of the product is made of the mixed terms: real times imaginary and "
+                "imaginary times real.",
             ),
             Mistake(
                 "conjugate",

@@ -74,6 +74,13 @@ def _caf_before_later(a0, v, rtfs_block, caf, repeats):
     return a
 
 
+def _caf_last(a0, v, rtfs_block, caf, repeats):
+    a = rtfs_block(a0)
+    for _ in range(repeats - 1):
+        a = rtfs_block(a + a0)
+    return caf(a, v)
+
+
 def _residual(a0, v, rtfs_block, caf, repeats):
     a = caf(rtfs_block(a0), v)
     for _ in range(repeats - 1):
@@ -117,6 +124,10 @@ def _scan(
     return steps * lines * (first + others + fold * 2 * hidden * channels * window)
 
 
+def _fold(length, lines, channels, window, hidden, layers) -> int:
+    return (length - window + 1) * lines * 2 * hidden * channels * window
+
+
 def _probe_scan(answer, draw: torch.Generator) -> dict[str, Tensor]:
     sizes = {
         "the scan along time of RTFS-Net-4": (125, 64, 64, 8, 32, 4),
@@ -152,6 +163,11 @@ EXERCISES = {
                 _caf_before_later,
                 "you fuse before each later pass. In RTFS-Net the lips come in once, after the first pass; a₀ is added to what "
                 "CAF made.",
+            ),
+            Mistake(
+                "CAF last",
+                _caf_last,
+                "you fuse at the very end. In RTFS-Net the lips come in after the first pass, so that all later ones can use them.",
             ),
             Mistake(
                 "old a added too",
@@ -215,6 +231,11 @@ EXERCISES = {
                 lambda *s: _scan(*s, later=4),
                 "only the first layer needs a fourth product. Later layers are as wide as their input, which then serves as "
                 "the highway itself: three products.",
+            ),
+            Mistake(
+                "wide input everywhere",
+                lambda *s: scan_macs(*s[:5], 1) + (s[5] - 1) * (scan_macs(*s[:5], 1) - _fold(*s)),
+                "you count the first layer for all. Only the first reads channels · window numbers; later ones read 2 · hidden.",
             ),
             Mistake(
                 "fold forgotten",

@@ -111,6 +111,7 @@ def test_predictions_of_the_wrong_kind_are_told_what_is_asked_for():
     number = Exercise("predict a number", 5, lambda answer, draw: {"the number": float(answer)})
     assert "one number is asked for; got [3, 4]" in judge(number, [3, 4]).text
     assert judge(number, "five").status == WRONG and judge(number, "5").status == RIGHT
+    assert "7 is too high" in judge(number, 7).text and "-1 is too low" in judge(number, -1).text
     letter = Exercise("predict", "b", lambda answer, draw: {"it": str(answer).strip().lower()})
     assert "the letter alone" in judge(letter, "about 40 dB").text
     assert judge(letter, "a").text.count("letter") == 0
