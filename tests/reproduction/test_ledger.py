@@ -167,8 +167,9 @@ def test_what_is_called_exact_agrees_with_the_paper_as_far_as_it_prints():
     for name, record in records.read(SHIPPED).items():
         row = find(name)
         if row.state == "exact" and row.paper:
-            digits = len(f"{row.paper:g}".partition(".")[2])
-            assert record["value"] == pytest.approx(row.paper, abs=0.5 * 10**-digits * 2 + 1e-9), name
+            scale = 10 ** len(f"{row.paper:g}".partition(".")[2])
+            rounded, cut = round(record["value"] * scale), int(record["value"] * scale)  # the paper cuts thousands off
+            assert round(row.paper * scale) in ((rounded, cut) if row.unit == "K parameters" else (rounded,)), name
 
 
 def test_unknown_arguments_are_refused(capsys):
