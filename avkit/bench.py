@@ -142,7 +142,7 @@ def _forms(name: str, official: Path | None) -> dict[str, nn.Module]:
 def _copy(readable: nn.Module, name: str) -> nn.Module:
     made = LipEncoder() if name == LIP_ENCODER else avkit.create_model(name)
     made.load_state_dict(readable.state_dict())
-    return made
+    return fast.use(made)
 
 
 def _inputs(name: str, seconds: float) -> tuple[Tensor, ...]:

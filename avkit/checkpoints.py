@@ -248,7 +248,7 @@ def load_model(name_or_path: str | os.PathLike, *, fast: bool = True) -> nn.Modu
         settings = config["lip_encoder"] | {"widths": tuple(config["lip_encoder"]["widths"])}
         lips = LipEncoder(LipEncoderConfig(**settings))
         _load_exactly(lips, {k.removeprefix("lips."): v for k, v in tensors.items() if k.startswith("lips.")}, folder)
-    attach_lips(model, lips)
+    attach_lips(model, lips if lips is None else use_form(lips, fast))
     model.provenance = config["provenance"]
     return model.eval()
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from avkit.checkpoints import FORMAT, read_config, write_atomically
 from avkit.errors import CheckpointError
+from avkit.fast import use as use_fast_form
 from avkit.lips import LipEncoder, LipEncoderConfig
 
 PRESET = "lip-encoder"
@@ -54,7 +55,7 @@ def load_lip_encoder(name_or_path: str | os.PathLike) -> LipEncoder:
         if not isinstance(encoder, LipEncoder):
             kind = type(encoder).__name__
             raise CheckpointError(f"{name_or_path} holds a {kind}; a lip encoder's weights are wanted.")
-        return encoder.freeze()
+        return use_fast_form(encoder.freeze())
     folder, config = read_config(name_or_path)
     if config["lip_encoder"] is None:
         raise CheckpointError(f"{folder} holds no lip encoder. Name a checkpoint that was trained with lips.")
@@ -66,7 +67,7 @@ def load_lip_encoder(name_or_path: str | os.PathLike) -> LipEncoder:
         encoder.load_state_dict(own)
     except RuntimeError as error:
         raise CheckpointError(f"The tensors in {folder} do not fit their configuration: {error}") from None
-    return encoder.freeze()
+    return use_fast_form(encoder.freeze())
 
 
 def fingerprint(encoder: LipEncoder) -> str:

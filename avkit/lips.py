@@ -98,6 +98,18 @@ class LipEncoderConfig:
     features: int = 512  # numbers per frame; a linear layer brings a narrower trunk there
 
 
+class FrontEnd(nn.Sequential):
+    """Five frames at a time: 3-D convolution, batch norm, PReLU, max-pool. (B, 1, F, H, W) -> (B, C, F, H / 4, W / 4)."""
+
+    def __init__(self, channels: int):
+        super().__init__(
+            nn.Conv3d(1, channels, (5, 7, 7), stride=(1, 2, 2), padding=(2, 3, 3), bias=False),
+            nn.BatchNorm3d(channels),
+            nn.PReLU(channels),
+            nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)),
+        )
+
+
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions with batch norm and per-channel PReLU around a shortcut (He et al. 2016)."""
 
@@ -133,12 +145,7 @@ class LipEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.frozen = True
-        self.frontend = nn.Sequential(
-            nn.Conv3d(1, config.stem, (5, 7, 7), stride=(1, 2, 2), padding=(2, 3, 3), bias=False),
-            nn.BatchNorm3d(config.stem),
-            nn.PReLU(config.stem),
-            nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)),
-        )
+        self.frontend = FrontEnd(config.stem)
         inputs = (config.stem, *config.widths[:-1])
         self.stages = nn.ModuleList(
             nn.Sequential(BasicBlock(before, width, 1 if i == 0 else 2), BasicBlock(width, width, 1))

@@ -27,6 +27,7 @@ from avkit.layers import (
     SameConv2d,
     upsample,
 )
+from avkit.lips import LipEncoder, LipEncoderConfig
 from avkit.rtfs import CAF, S3, AudioEncoder, Bottleneck, DualPathScan, RTFSNetConfig
 from avkit.sru import SRU
 
@@ -193,6 +194,46 @@ def test_fusion_keeps_running_statistics_as_batch_norm_does(momentum):
 def test_what_the_encoder_hands_on_lies_in_the_order_of_its_axes():
     encoder = fast.use(AudioEncoder(RTFSNetConfig(channels=6)))
     assert encoder(torch.randn(2, 3_000)).is_contiguous()
+
+
+def watched_faces(stem: int, widths: tuple[int, int, int, int]) -> LipEncoder:
+    """A frozen lip encoder with norms and slopes that differ from channel to channel."""
+    torch.manual_seed(0)
+    encoder = LipEncoder(LipEncoderConfig(stem, widths))
+    for name, tensor in encoder.state_dict().items():
+        if tensor.dim() == 1:
+            tensor.add_(0.1 * torch.randn(tensor.shape))
+            tensor.abs_() if name.endswith("var") else None
+    return encoder
+
+
+@needs_kernels
+@pytest.mark.parametrize(("widths", "batch", "frames"), [((8, 16, 24, 32), 2, 5), ((8, 8, 16, 160), 3, 1), ((64, 32, 130, 7), 1, 7)])
+def test_frozen_lip_encoders_are_equal(widths, batch, frames):
+    readable = watched_faces(8, widths)
+    quick = fast.use(copy.deepcopy(readable))
+    x = torch.randn(batch, 1, frames, 88, 88)
+    before = x.clone()
+    wanted, got = readable(x), quick(x)
+    assert fast.in_use(quick) and got.shape == wanted.shape and torch.equal(x, before)
+    assert (got - wanted).norm() < 1e-6 * wanted.norm()
+    assert torch.equal(fast.use(quick, False)(x), wanted)
+
+
+@needs_kernels
+def test_lip_encoders_that_learn_or_are_watched_take_the_readable_way():
+    readable = watched_faces(8, (8, 8, 8, 8))
+    quick = fast.use(copy.deepcopy(readable))
+    x = torch.randn(1, 1, 3, 88, 88)
+    seen = []
+    handle = quick.stages[0][0].bn1.register_forward_hook(lambda *given: seen.append(given))
+    quick(x)
+    handle.remove()
+    assert len(seen) == 1
+    for encoder in (readable.unfreeze(), quick.unfreeze()):
+        encoder(x).sum().backward()
+    for ours, theirs in zip(quick.parameters(), readable.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=0)
 
 
 SIZES = [

@@ -1,6 +1,6 @@
 """The same networks, several times faster on a CPU: compiled operations in place of the readable ones, equal outputs.
 
-`use(model)` switches a network's blocks to their fast forms (`modules`, `rtfs`, `iianet`), `use(model, False)` switches back; weights, names
+`use(model)` switches a network's blocks to their fast forms (`modules`, `rtfs`, `iianet`, `lips`), `use(model, False)` switches back; weights, names
 and results stay what they were. `create_model` and `load_model` do it by themselves (`fast=False`: they do not).
 `avkit.fast.available()` says whether the compiled operations can be had, `why_not()` what is missing.
 """

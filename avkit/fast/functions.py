@@ -124,6 +124,17 @@ class ScaleAct(torch.autograd.Function):
         return dx, None if rest is None else dx, dweight, dbias, dslope
 
 
+def affine_(x: Tensor, scale: Tensor, shift: Tensor, slope: Tensor, rest: Tensor | None = None) -> Tensor:
+    """Each channel scaled and shifted, `rest` added, then the activation with a slope per channel, in place and without
+    gradients: x and `rest` (N, C, H, W), in memory with channels second or last, the others (C,)."""
+    last = not x.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    x, rest = x.contiguous(memory_format=layout), None if rest is None else rest.contiguous(memory_format=layout)
+    sizes = [*_longs(*x.shape[:2], x.shape[2:].numel()), int(last)]
+    load().avkit_affine(*sizes, *(_at(t) for t in (x, rest, scale, shift, slope)), _threads())
+    return x
+
+
 class Moments(torch.autograd.Function):
     """Mean and biased variance of each channel over batch and positions: (B, C, …) -> (C,), (C,)."""
 

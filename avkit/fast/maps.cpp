@@ -72,6 +72,27 @@ void avkit_scale_backward(Index items, Index channels, Index n, const float* x, 
     if (slope_grad) *slope_grad = static_cast<float>(total(slopes));
 }
 
+// In place: x = activation(x * scale[c] + shift[c] + rest) over (items, channels, n), or over (items, n, channels) with
+// `last`; `slope` (channels), `rest` may be null.
+void avkit_affine(Index items, Index channels, Index n, int last, float* x, const float* rest, const float* scale,
+                  const float* shift, const float* slope, int threads) {
+    Index rows = last ? items * n : items * channels, length = last ? channels : n;
+#pragma omp parallel for num_threads(threads)
+    for (Index row = 0; row < rows; row++) {
+        float* at = x + row * length;
+        const float* more = rest ? rest + row * length : nullptr;
+        Index c = row % channels;
+        if (more)
+#pragma omp simd
+            for (Index i = 0; i < length; i++)
+                at[i] = activate(at[i] * scale[last ? i : c] + shift[last ? i : c] + more[i], slope[last ? i : c]);
+        else
+#pragma omp simd
+            for (Index i = 0; i < length; i++)
+                at[i] = activate(at[i] * scale[last ? i : c] + shift[last ? i : c], slope[last ? i : c]);
+    }
+}
+
 // Mean and (biased) variance of each channel of (items, channels, n).
 void avkit_moments(Index items, Index channels, Index n, const float* x, float* mean, float* variance, int threads) {
 #pragma omp parallel for num_threads(threads)

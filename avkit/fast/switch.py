@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from avkit.fast import iianet, rtfs
+from avkit.fast import iianet, lips, rtfs
 from avkit.fast.modules import FastConvNormAct, FastInjectionSum, FastReconstruction, FastSRULayer
 from avkit.fast.native import available
 from avkit.layers import ConvNormAct, InjectionSum, Reconstruction
@@ -20,6 +20,7 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
     SRULayer: FastSRULayer,
     **rtfs.FORMS,
     **iianet.FORMS,
+    **lips.FORMS,
 }
 
 
