@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from avkit.data.datasets import mix_at_levels
+from avkit.data.datasets import feature_path, mix_at_levels
 from avkit.data.manifests import Mixture, read_manifest
-from avkit.data.reading import as_float, read_audio, read_mouth
+from avkit.data.reading import as_float, read_audio, read_features, read_mouth
 from avkit.layers import upsample
 from avkit.lips import LipEncoder, LipTransform
 from avkit.metrics import si_snr
@@ -36,13 +36,17 @@ class Clips:
     sources: Tensor  # (M, 2, T) at the levels of the list
 
 
-def read_clips(root: str, split: str, encoder: LipEncoder) -> Clips:
-    """Every clip of a split once, with its lip features (the centre crop's)."""
+def read_clips(root: str, split: str, encoder: LipEncoder, stored: str = "lips") -> Clips:
+    """Every clip of a split once, with its lip features (the centre crop's), those under features/`stored` where there are any."""
     mixtures = read_manifest(root, split)
     clips = {source.utterance: source for mixture in mixtures for source in mixture.sources}
     rows = {utterance: row for row, utterance in enumerate(clips)}
     transform, features = LipTransform(), []
     for source in clips.values():
+        path = feature_path(root, stored, source.utterance)
+        if path.is_file():
+            features.append(torch.from_numpy(read_features(path)[0].astype("float32").T))
+            continue
         with torch.no_grad():
             features.append(encoder(transform(torch.from_numpy(read_mouth(source.mouth)))[None])[0])
     return Clips(

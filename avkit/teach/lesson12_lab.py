@@ -58,7 +58,8 @@ def read_records(data: str) -> Records:
     What two records have in common (the mixture, the oracle masks) is taken from the first; that of `rtfs-net-tiny` is the first.
     Raises DataError where there is none.
     """
-    folders = sorted((Path(data).parent / "results").glob(f"*-on-{Path(data).name}"))
+    folders = [path.parent for path in (Path(data).parent / "results").glob(f"*-on-{Path(data).name}/summary.json")]
+    folders = sorted(folder for folder in folders if (folder / "rows.csv").is_file())
     folders.sort(key=lambda folder: not folder.name.startswith(FIRST))
     if not folders:
         raise DataError(
