@@ -2,7 +2,8 @@
 
 Every row times the fast form, the readable form and, with `--official DIR`, the official code, on the same weights and
 inputs. Rounds are interleaved, so that a busy moment of the machine falls on all of them; the ratio of the shortest times is
-what counts, the ratio of the medians stands beside it. Peak memory is that of a fresh process for each form.
+what counts, the ratio of the medians stands beside it, and that of the shortest processor times (all threads together), which
+other programs on the machine disturb least. Peak memory is that of a fresh process for each form.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Result:
     row: str
     seconds: float
     times: dict[str, list[float]]
+    processor: dict[str, list[float]] = field(default_factory=dict)  # seconds of all threads together
     memory: dict[str, int] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)  # relative error of a form's output against the fast one's
 
@@ -63,11 +65,16 @@ class Result:
     def ratio(self, form: str, middle: Callable[[list[float]], float] = min) -> float:
         return middle(self.times[form]) / middle(self.times["fast"])
 
+    def processor_ratio(self, form: str) -> float:
+        return min(self.processor[form]) / min(self.processor["fast"])
+
     def as_dict(self) -> dict:
         others = [form for form in self.times if form != "fast"]
         ratios = {
             form: {"min/min": self.ratio(form), "median": self.ratio(form, statistics.median)} for form in others
         }
+        for form in others if self.processor else ():
+            ratios[form]["processor"] = self.processor_ratio(form)
         return {**asdict(self), "ratios": ratios, "times real time": self.seconds / self.fastest("fast")}
 
 
@@ -185,7 +192,7 @@ def _measure(row: str, arguments: argparse.Namespace) -> Result:
     forms = _forms(name, arguments.official)
     tasks = {form: _task(model, inputs, kind == "train") for form, model in forms.items()}
     outputs = {form: _task(model, inputs, False)() for form, model in forms.items()}
-    result = Result(row, arguments.seconds, {form: [] for form in tasks})
+    result = Result(row, arguments.seconds, {form: [] for form in tasks}, {form: [] for form in tasks})
     wanted = outputs.pop("fast").flatten()
     for form, output in outputs.items():
         result.errors[form] = float((output.flatten() - wanted).norm() / wanted.norm())
@@ -194,9 +201,10 @@ def _measure(row: str, arguments: argparse.Namespace) -> Result:
         tasks[form]()
     for _ in range(arguments.rounds):
         for form, task in tasks.items():
-            start = time.perf_counter()
+            start, spent = time.perf_counter(), time.process_time()
             task()
             result.times[form].append(time.perf_counter() - start)
+            result.processor[form].append(time.process_time() - spent)
     if not arguments.no_memory:
         result.memory = {form: _peak(row, form, arguments) for form in tasks}
     return result
@@ -247,6 +255,8 @@ def _setting(arguments: argparse.Namespace) -> dict[str, str]:
         "compiled operations": fast.why_not() or "yes",
         "mixture": f"{arguments.seconds:g} s, batch 1, float32; denormals flushed to zero",
         "rounds": str(arguments.rounds),
+        "load before": " ".join(f"{load:.1f}" for load in os.getloadavg()),
+        "OpenMP": os.environ.get("OMP_WAIT_POLICY", "waits as its library does"),
         "command": f"avkit bench {' '.join(sys.argv[2:])}".strip(),
     }
 
@@ -267,7 +277,7 @@ def _line(result: Result) -> str:
 
 def _table(results: list[Result]) -> str:
     """Ratios against the fast form, and its speed and memory."""
-    heads = ("row", "against", "fast (ms)", "other (ms)", "min/min", "median", "memory", "error", "× real time")
+    heads = ("row", "against", "fast (ms)", "other (ms)", "min/min", "median", "processor", "memory", "error", "× real time")
     lines = [heads]
     for result in results:
         for form in [form for form in result.times if form != "fast"]:
@@ -279,6 +289,7 @@ def _table(results: list[Result]) -> str:
                 f"{1000 * result.fastest(form):.0f}",
                 f"{result.ratio(form):.2f}",
                 f"{result.ratio(form, statistics.median):.2f}",
+                f"{result.processor_ratio(form):.2f}",
                 memory,
                 f"{result.errors[form]:.0e}",
                 f"{result.seconds / result.fastest('fast'):.1f}",

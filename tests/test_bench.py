@@ -24,6 +24,7 @@ def test_a_row_is_timed_compared_and_recorded(tmp_path, capsys):
     (row,) = written["rows"]
     assert row["row"] == "iianet-tiny" and set(row["times"]) == {"fast", "readable"}
     assert row["errors"]["readable"] < 1e-5
+    assert row["ratios"]["readable"]["processor"] > 0
     assert all(size > 0 for size in row["memory"].values())
     assert written["setting"]["threads"] == "1"
 
