@@ -99,7 +99,7 @@ def _training() -> list[Difference]:
         Difference("schedule", "RTFS-Net", "RTFS-Net, rate halved", "after 5 epochs without progress", "after 10", unknown),
         Difference("lip-encoder", "IIANet", "IIANet, lip encoder while training", "frozen",
                    "weights frozen, but its batch norms keep counting, and what they count is not saved",
-                   "not measured on the released weights; notebook 14 shows what drifted statistics do to a small network"),
+                   "next to none on a small network (notebook 14 measures it); not measured on the released weights"),
     ]  # fmt: skip
 
 
@@ -110,10 +110,10 @@ def _figures() -> list[Difference]:
         Difference("seconds", "IIANet", "IIANet, MACs", "18.6 G, for 1 s", "17.100 G for 1 s, 34.145 G for 2 s",
                    "RTFS-Net's and CTCNet's figures are for 2 s: side by side, IIANet looks half as expensive as it is"),
         Difference("sdr-rtfs", "RTFS-Net", "RTFS-Net, SDR", "signal-to-distortion ratio", "SNR of zero-mean signals",
-                   "of decibels, other for each mixture: notebook 14 measures it"),
+                   "about a decibel either way on synthetic mixtures; notebook 14 measures it"),
         Difference("sdr-iianet", "IIANet", "IIANet, SDR", "signal-to-distortion ratio",
                    "BSS-eval's SDR with estimate and reference swapped, but not for the mixture it is compared with",
-                   "notebook 14 measures it"),
+                   "about a decibel either way on synthetic mixtures; notebook 14 measures it"),
         Difference("pesq", "RTFS-Net", "RTFS-Net, PESQ", "PESQ", "narrow band, raw score, arguments swapped",
                    "a raw 3.08 is about 2.94 on the scale that the pesq package gives; notebook 14 measures it"),
     ]  # fmt: skip

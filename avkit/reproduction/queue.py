@@ -240,7 +240,8 @@ def _ended(
         for _, process, _ in running.values():
             process.terminate()
         for _, process, _ in running.values():
-            process.join()
+            process.join(30)
+            process.kill()  # one that did not listen; its last checkpoint is whole
 
 
 @contextlib.contextmanager
