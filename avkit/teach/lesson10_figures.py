@@ -20,6 +20,7 @@ def draw_factors(factors: Tensor, mouth: Tensor, order: Tensor, title: str) -> H
     axes[0].set(ylabel="mouth", ylim=(-0.1, 1.1), title=title)
     image = axes[1].imshow(
         factors[order],
+        origin="lower",
         aspect="auto",
         extent=(0, seconds, 0, len(factors)),
         cmap=plots.COLOUR_MAP,
@@ -51,11 +52,17 @@ def draw_moves(moves: Sequence[float]) -> Html:
 
 
 def draw_trail(trails: Mapping[str, Mapping[str, float]]) -> Html:
-    """Relative errors along the network, on a logarithmic scale."""
+    """Relative errors along the network, on a logarithmic scale; what is below 1e-9 is drawn there."""
     fig, axes = plots.figure(9.5, 3.3)
     for index, (name, errors) in enumerate(trails.items()):
         mark = "os"[index % 2] + "-"
-        axes.semilogy(list(errors), list(errors.values()), mark, color=plots.COLOURS[index], label=name)
+        axes.semilogy(
+            list(errors),
+            [max(error, 1e-9) for error in errors.values()],
+            mark,
+            color=plots.COLOURS[index],
+            label=name,
+        )
     axes.axhline(1e-4, color="black", lw=0.8, ls="--")
     axes.text(len(errors) - 1, 1.5e-4, "limit of the tests", fontsize=9, ha="right")
     axes.tick_params(axis="x", labelrotation=60)
@@ -64,14 +71,19 @@ def draw_trail(trails: Mapping[str, Mapping[str, float]]) -> Html:
     return plots.picture(
         fig,
         "Relative error against the official network at every station: encoder, bottleneck, each cycle, output. The right network "
-        "stays near 1e-6; the one with a mistake does so through cycle 1, and is wrong from cycle 2 on.",
+        "stays below 1e-6; the one with a mistake does so through cycle 1, and is wrong from cycle 2 on.",
     )
 
 
-def _panels(names: Sequence[str], columns: Mapping[str, Sequence[float]], form: str, alt: str) -> Html:
+def _panels(
+    names: Sequence[str], columns: Mapping[str, Sequence[float]], forms: str | Sequence[str], alt: str
+) -> Html:
     """Horizontal bars side by side, one panel a column, with values at their ends."""
     fig, panels = plots.figure(9, 0.36 * len(names) + 1.1, 1, len(columns), sharey=True, squeeze=False)
-    for axes, (title, values), colour in zip(panels[0], columns.items(), plots.COLOURS, strict=False):
+    forms = [forms] * len(columns) if isinstance(forms, str) else forms
+    for axes, (title, values), colour, form in zip(
+        panels[0], columns.items(), plots.COLOURS, forms, strict=False
+    ):
         bars = axes.barh(range(len(names)), values, color=colour)
         axes.bar_label(bars, [f"{value:{form}}" for value in values], padding=3, fontsize=9)
         room = 0.25 * (max(0, *values) - min(0, *values))
@@ -91,7 +103,7 @@ def draw_parts(costs: Mapping[str, tuple[int, float]]) -> Html:
     }
     largest = max(costs, key=lambda part: costs[part][1])
     alt = f"Bars of each part's parameters and work in one cycle. {largest} has the most of both; IntraA and InterA-M do little work."
-    return _panels(list(costs), columns, ".3g", alt)
+    return _panels(list(costs), columns, (",.1f", ".3f"), alt)
 
 
 def draw_budget(rows: Mapping[str, Sequence[float]]) -> Html:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from avkit import baselines
-from avkit.complexity import measure
+from avkit.complexity import Complexity, measure
 from avkit.iianet import IIANet, InterATop
 from avkit.registry import create_model
 from avkit.signal import SAMPLE_RATE, frames_for
@@ -225,10 +225,17 @@ def trail(recordings: ModuleType, model: nn.Module, case: str = "odd") -> dict[s
 # What things cost ----------------------------------------------------------------------------------------------------
 
 
+def count(name: str, seconds: float, depth: int = 1, **changes: int) -> Complexity:
+    """`avkit.complexity.measure` of a preset with some settings changed, without numbers in it: nothing is computed."""
+    with torch.device("meta"):
+        model = create_model(name, fast=False, **changes)
+    return measure(model, seconds, depth)
+
+
 def cycle_macs(name: str, seconds: float = 2.0) -> dict[str, float]:
     """G MACs of what runs once, of a cycle with lips, and of a cycle of the sound alone, by counting three networks."""
     one, two, longer = (
-        measure(create_model(name, cycles=cycles, fusion_cycles=fusion), seconds, depth=1).macs / 1e9
+        count(name, seconds, cycles=cycles, fusion_cycles=fusion).macs / 1e9
         for cycles, fusion in ((1, 1), (2, 2), (2, 1))
     )
     return {"once": 2 * one - two, "a cycle with lips": two - one, "a cycle of the sound alone": longer - one}
@@ -246,7 +253,7 @@ PARTS = {  # boxes of the dataflow figure, sound and lips taken together
 
 def part_costs(name: str, seconds: float = 2.0) -> dict[str, tuple[int, float]]:
     """Parameters, and G MACs in one cycle with lips, of each of `PARTS`."""
-    rows = {row.module: row for row in measure(create_model(name, cycles=2, fusion_cycles=2), seconds).rows}
+    rows = {row.module: row for row in count(name, seconds, depth=2, cycles=2, fusion_cycles=2).rows}
     calls = {"InterA-B": 1}  # not in the first cycle; all others run twice
     return {
         part: (
