@@ -206,3 +206,14 @@ def test_a_queue_that_was_killed_goes_on_where_it_stopped(corpus, tmp_path):
     assert "Going on from" in logs and len(list(runs.rglob("result.json"))) == 4
     record = json.loads((tmp_path / "ledger" / "trend.r.json").read_text())
     assert record["steps"] == steps and len(record["pairs"]) == 2
+
+
+@pytest.mark.soak
+def test_a_queue_ends_at_its_time_and_says_what_is_left(corpus, tmp_path):
+    command = [sys.executable, "-m", "avkit", "reproduce", *arguments(corpus, tmp_path, steps=100_000)]
+    command[-1:-1] = ["--minutes", "1"]
+    begun = time.monotonic()
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert ended.returncode == 1 and "2 seed pair(s) are still to be run" in ended.stdout, ended.stderr
+    assert 55 < time.monotonic() - begun < 200
+    assert list(tmp_path.rglob("log.txt")) and not list(tmp_path.rglob("result.json"))
