@@ -30,7 +30,7 @@ from avkit.video.sample_clip import Truth
 from avkit.video.tracks import Stretch, Track, find_people, read_tracks
 from avkit.video.writing import Mp4Writer
 
-RECORD = "rtfs-net-tiny-on-grid"  # figures of the network that ships on mixtures of real clips
+RECORD = "tiny-networks-on-grid"  # figures of the networks that ship on mixtures of real clips
 
 
 def bundled() -> str:
@@ -211,7 +211,7 @@ def offset_of_many(data: str, count: int, late: float) -> activity.Offset:
 
 
 def on_real_clips() -> dict:
-    """The record of the network that ships on mixtures of real talkers: system -> SI-SNRi, and the swap test."""
+    """The record of the networks that ship on mixtures of real talkers: scores of each system, and the swap test."""
     path = find_data("results") / RECORD / "summary.json"
     if not path.is_file():
         raise DataError(f"{path} is missing; it comes with the repository")

@@ -88,7 +88,7 @@ def test_the_tracked_clip_has_two_people_with_the_right_mouths():
 def test_the_record_is_of_real_clips_and_its_figures_are_drawn():
     record = lesson13_lab.on_real_clips()
     assert record["data"]["synthetic"] is None
-    assert record["systems"]["rtfs-net-tiny"]["si_snri"]["high"] < 0
+    assert max(record["systems"][name]["si_snri"]["high"] for name in ("rtfs-net-tiny", "iianet-tiny")) < 0
     drawn = lesson13_figures.draw_carried({"a": (-2.0, -3.0, -1.0), "b": (4.0, 3.0, 5.0)}, "title")
     assert "a -2.0 dB, b 4.0 dB" in drawn.html
 
