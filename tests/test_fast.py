@@ -114,6 +114,7 @@ BLOCKS = {
     "1-D, five taps": (lambda: ConvNormAct(DepthwiseConv1d(7, 5), gln(7), nn.ReLU()), [(2, 7, 33)]),
     "1-D, halved": (lambda: ConvNormAct(DepthwiseConv1d(7, 5, stride=2), gln(7)), [(2, 7, 34)]),
     "1-D, three taps": (lambda: ConvNormAct(DepthwiseConv1d(7, 3, bias=False), gln(7)), [(2, 7, 5)]),
+    "1-D, padded by more than its taps": (lambda: ConvNormAct(nn.Conv1d(7, 7, 3, 1, 3, groups=7), gln(7)), [(2, 7, 9)]),
     "1-D, one tap": (lambda: ConvNormAct(DepthwiseConv1d(7, 1, bias=False), gln(7)), [(2, 7, 9)]),
     "long planes": (lambda: ConvNormAct(DepthwiseConv1d(2, 5), gln(2), PReLU()), [(1, 2, 9001)]),
     "1×1": (lambda: ConvNormAct(nn.Conv2d(6, 8, 1), gln(8), PReLU()), [(2, 6, 5, 7)]),

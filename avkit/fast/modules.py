@@ -45,6 +45,8 @@ def taps_of(conv: nn.Module) -> Taps | None:
     if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
         return None
     sides = conv.padding if conv.weight.dim() == 4 else (0, *conv.padding)
+    if any(side >= taps for side, taps in zip(sides, kernel, strict=True) if side):
+        return None
     return Taps(kernel, conv.stride[0], sides, sides)
 
 
