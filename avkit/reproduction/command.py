@@ -138,7 +138,7 @@ def _reproduce(row: Row, folder: Path) -> int:
     begin = time.perf_counter()
     value, note = compute(row)
     records.write(folder, records.record(row, value, note, time.perf_counter() - begin))
-    here = f"here {shown(value, row.unit)}{f' ({note})' if note else ''}"
+    here = f"here {note}" if value is None else f"here {shown(value, row.unit)}{f' ({note})' if note else ''}"
     paper, code = published(row)
     print(f"{row.name}: {row.what}\n  paper {paper}, official code {code}, {here}")
     if row.note:
