@@ -209,18 +209,19 @@ def watch(process: subprocess.Popen, out: Path, draw: Callable, until: int | Non
     """
     from IPython.display import display
 
-    handle, shown = None, -1
+    handle, shown, step = None, -1, -1
     while True:
         over = process.poll() is not None
         with contextlib.suppress(DataError):
             curves = read_curves(out)
             step = max((int(steps[-1]) for steps, _ in curves.values()), default=-1)
-            if step > shown:
-                shown, picture = step, draw(curves)
+            points = sum(len(steps) for steps, _ in curves.values())  # a validation adds some to a step that was there
+            if points > shown:
+                shown, picture = points, draw(curves)
                 handle = display(picture, display_id=True) if handle is None else handle.update(picture) or handle
         if over and process.returncode:
             raise DataError(f"The run failed (exit status {process.returncode}):\n" + "\n".join(log_of(out)[-8:]))
-        if over or until is not None and shown >= until:
+        if over or until is not None and step >= until:
             return
         time.sleep(pause)
 
