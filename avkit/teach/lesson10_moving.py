@@ -25,7 +25,8 @@ def draw_step(step: int, rtfs: str = "rtfs-net-12", iianet: str = "iianet") -> F
     """Step number `step` (from 0) of both networks: passes of the RTFS block above, cycles of IIANet below."""
     config = find_preset(iianet).config
     repeats = find_preset(rtfs).config.repeats
-    fig = Figure(figsize=(8.6, 4.3), layout="constrained", facecolor="white")
+    fig = Figure(figsize=(8.6, 4.3), facecolor="white")
+    fig.subplots_adjust(left=0.08, right=0.99, bottom=0.07, top=0.93, hspace=0.42)
     above, below = fig.subplots(2, 1)
     _lanes(above, f"{rtfs}: {repeats} passes", repeats, [0], config.cycles, step)
     _lanes(
