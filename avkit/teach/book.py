@@ -48,6 +48,8 @@ body[data-theme="dark"] .cell_output img { background: white; }
 details { margin: .5em 0; border: 1px solid var(--color-background-border); border-radius: .3em; padding: .3em .8em; }
 summary { cursor: pointer; font-weight: bold; }
 """
+_VARIANTS = ("double-struck", "script", "fraktur", "bold-script", "bold-fraktur", "monospace", "sans-serif",
+             "bold-sans-serif", "sans-serif-italic")
 MATHJAX = {
     "config": ["TeX-AMS-MML_HTMLorMML-full.js"],
     "jax": ["input/TeX", "output/HTML-CSS"],
@@ -55,6 +57,8 @@ MATHJAX = {
     "showMathMenu": False,
     "messageStyle": "none",
     "tex2jax": {"inlineMath": [["\\(", "\\)"]], "displayMath": [["\\[", "\\]"]], "processEscapes": False},
+    # The MathML beside each formula is for screen readers: it needs no fonts of its own, and those are not in the package.
+    "NativeMML": {"styles": {f'[mathvariant="{name}"]': {"font-family": "inherit"} for name in _VARIANTS}},
     "HTML-CSS": {"availableFonts": [], "imageFont": None, "preferredFont": None, "webFont": "STIX-Web"},
 }
 
@@ -79,6 +83,7 @@ def build(folder: Path, out: Path, names: Sequence[str] = (), modules: Sequence[
         paths = notebooks.list_notebooks(folder, list(names))
         write_sources(source, paths, modules or public_modules(), ledger)
         warnings = _sphinx(source, Path(scratch) / "html", Path(scratch) / "doctrees")
+        shutil.rmtree(Path(scratch) / "html" / "_sources", ignore_errors=True)  # empty
         shutil.rmtree(out, ignore_errors=True)
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(Path(scratch) / "html", out)

@@ -17,7 +17,7 @@ from lab_driver import chromium
 from avkit.errors import DataError
 from avkit.teach import book, notebooks
 
-SHORT = (["00", "01"], ["avkit", "avkit.rtfs", "avkit.metrics", "avkit.data.labels"])
+SHORT = (["00", "01", "02"], ["avkit", "avkit.rtfs", "avkit.metrics", "avkit.data.labels"])
 
 
 class _Page(HTMLParser):
@@ -162,6 +162,7 @@ def test_in_a_browser(built, browser):
         page.goto(address + "index.html")
         page.locator(".sidebar-tree a", has_text="01").click()
         page.wait_for_url("**/01_sound_to_spectrogram.html")
+        assert _visit(page, address, "course/02_mixtures_masks_scores.html")["formulas"] >= 20  # \\mathbb among them
         assert any("rtfs" in title for title in _search(page, address, "softmax"))
         assert watch.outside == [] and watch.failed == []
 
