@@ -155,6 +155,8 @@ def train(
         _refuse_changes(out / "config.yaml", resolved)
     if rank_zero:
         out.mkdir(parents=True, exist_ok=True)
+        for half_written in out.glob(".*.ckpt.*"):  # by a run that was killed
+            half_written.unlink()
         _write(out / "config.yaml", resolved)
         print(f"Going on from {checkpoints.last_path}." if resuming else f"A new run in {out}.", flush=True)
     if torch.cuda.is_available():
