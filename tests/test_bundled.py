@@ -10,6 +10,7 @@ from avkit.checkpoints import list_bundled, read_config
 from avkit.evaluation import Settings, evaluate
 
 NETWORKS = ("rtfs-net-tiny", "iianet-tiny")
+FROZEN = "data_samples/results/rtfs-net-tiny-on-frozen/summary.json"
 RECORD = "data_samples/results/{}-on-talkers/summary.json"
 
 
@@ -61,12 +62,27 @@ def test_scores_on_the_shipped_mixtures_are_those_of_the_record(repository, name
 
 def test_readme_gives_the_records_figures(repository):
     readme = (repository / "README.md").read_text()
+    record = json.loads((repository / FROZEN).read_text())
+    for system in (*NETWORKS, "rtfs-net-tiny-audio-only", "rtfs-net-tiny (still lips)"):
+        everywhere = record["systems"][system]["si_snri"]
+        same_voice = record["groups"]["voices: same voice"][system]["si_snri"]
+        assert f"| {_cell(everywhere)} | {_cell(same_voice)} |" in readme, system
     for name in NETWORKS:
-        record = json.loads((repository / RECORD.format(name)).read_text())
-        found = {system: columns["si_snri"] for system, columns in record["systems"].items()}
-        ours = found[name]
-        assert f"| {name} | {ours['mean']:.1f} [{ours['low']:.1f}, {ours['high']:.1f}] |" in readme, name
-        for system in ("rtfs-net-tiny-audio-only", f"{name} (still lips)", "irm-16ms"):
-            assert f"| {found[system]['mean']:.1f} |".replace("-", "−") in readme, system
-    swapped = record["swap_test"]["rtfs-net-tiny"]["mixtures"]["mean"]
-    assert f"in {swapped:.0%} of the mixtures".replace("%", " %") in readme
+        shipped = json.loads((repository / RECORD.format(name)).read_text())["systems"]
+        assert f"{shipped[name]['si_snri']['mean']:.1f} dB" == "5.2 dB"
+        assert f"{shipped['irm-16ms']['si_snri']['mean']:.1f} dB" == "10.4 dB"
+        assert f"{100 * record['swap_test'][name]['mixtures']['mean']:.0f} %" in readme, name
+
+
+def test_lips_are_worth_something_on_the_frozen_test_set(repository):
+    record = json.loads((repository / FROZEN).read_text())
+    frozen = json.loads((repository / "data_samples/frozen_test.json").read_text())
+    assert record["data"]["corpus_checksum"] == frozen["checksum"]
+    assert record["systems"]["rtfs-net-tiny"]["si_snri"]["mean"] >= 5
+    assert record["differences"]["rtfs-net-tiny-audio-only"]["si_snri"]["low"] > 0
+    same_voice = {name: found["si_snri"] for name, found in record["groups"]["voices: same voice"].items()}
+    assert min(same_voice[name]["low"] for name in NETWORKS) > same_voice["rtfs-net-tiny-audio-only"]["high"]
+
+
+def _cell(found: dict) -> str:
+    return f"{found['mean']:.1f} [{found['low']:.1f}, {found['high']:.1f}]".replace("-", "−")
