@@ -664,7 +664,9 @@ def test_official_files(corpus, tmp_path):
         evaluate({"net": weights}, corpus, settings=few, progress=False)
     read = evaluate({"net": weights}, corpus, settings=few, lip_encoder=lips, progress=False)
     attach_lips(network, encoder)
-    assert read.rows == evaluate({"net": network}, corpus, settings=few, progress=False).rows
+    own = evaluate({"net": network}, corpus, settings=few, progress=False)
+    for ours, theirs in zip(read.rows, own.rows, strict=True):  # the readable form of the encoder differs in rounding
+        assert ours == {key: pytest.approx(value, abs=1e-3) if isinstance(value, float) else value for key, value in theirs.items()}
     assert read.rows[0]["si_snr"] is not None
 
 

@@ -397,3 +397,28 @@ def test_the_library_follows_its_source_and_processor(monkeypatch):
 def test_every_fast_form_is_its_readable_block():
     for readable, quick in switch.FORMS.items():
         assert issubclass(quick, readable)
+
+
+@needs_kernels
+def test_one_sound_with_several_lips_is_broadcast_as_in_the_readable_form():
+    """The compiled operations read item by item: an input of one item beside one of two takes the readable way."""
+    draw = torch.Generator().manual_seed(5)
+    sound = torch.randn(1, 8, 9, 11, generator=draw)
+    two = torch.randn(2, 8, 9, 11, generator=draw)
+    coarse = torch.randn(2, 8, 4, 5, generator=draw)
+    levels = [sound, coarse[:1]]
+    cases = [
+        (CAF(8, 16, heads=2).eval(), (sound, torch.randn(2, 16, 6, generator=draw))),
+        (S3(8, n_src=1), (two, sound)),
+        (InjectionSum(8, 4, dims=2, norm=GlobalLayerNorm), (sound, coarse)),
+        (Reconstruction(8, 4, levels=2, dims=2, norm=GlobalLayerNorm), (levels, coarse)),
+        (InterABottom(8, nn.PReLU()), (sound[..., 0], two[..., 0])),
+        (IntraA(8, kernel=1), (sound[..., 0], coarse[..., 0])),
+    ]
+    for module, inputs in cases:
+        quick = fast.use(copy.deepcopy(module))
+        assert fast.in_use(quick), type(module).__name__
+        with torch.no_grad():
+            wanted, got = module(*inputs), quick(*inputs)
+        assert len(got) == 2
+        torch.testing.assert_close(got, wanted, msg=type(module).__name__)

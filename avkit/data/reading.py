@@ -125,8 +125,7 @@ def read_array(path: str | os.PathLike, what: str) -> np.ndarray:
     Raises DataError naming the file when it is missing, damaged, or holds no such array.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            content = archive["data"]
+        content = _data_of(path)
     except FileNotFoundError:
         raise DataError(f"The {what} {path} do not exist, though a list names them.") from None
     except KeyError:
@@ -138,6 +137,22 @@ def read_array(path: str | os.PathLike, what: str) -> np.ndarray:
     if not isinstance(content, np.ndarray):
         raise DataError(f"The {what} {path} cannot be read: the entry 'data' is no array.")
     return content
+
+
+def _data_of(path: str | os.PathLike) -> np.ndarray:
+    """The entry `data` of an .npz file.
+
+    NumPy parses an array's header as Python; where several threads do so at once, some versions of Python 3.11 now and then
+    raise SystemError by mistake (python/cpython issue 106905). The file is then read again.
+    """
+    for attempt in range(5):
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return archive["data"]
+        except SystemError:
+            if attempt == 4:
+                raise
+    raise AssertionError("not reached")
 
 
 def _read_other(path: str | os.PathLike, start: int, samples: int | None) -> np.ndarray:

@@ -336,3 +336,8 @@ def fits(*tensors: Tensor | None) -> bool:
         return False
     given: Sequence[Tensor] = [tensor for tensor in tensors if tensor is not None]
     return all(t.device.type == "cpu" and t.dtype == torch.float32 and t.numel() > 0 for t in given)
+
+
+def fit_together(*tensors: Tensor | None) -> bool:
+    """Whether `fits`, and all hold as many items: the compiled operations read item by item and do not broadcast."""
+    return fits(*tensors) and len({len(tensor) for tensor in tensors if tensor is not None}) == 1

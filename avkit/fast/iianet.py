@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from avkit.fast.functions import Inject, fits
+from avkit.fast.functions import Inject, fit_together
 from avkit.fast.modules import FastConvNormAct, FastInjectionSum, watched
 from avkit.iianet import InterABottom, InterAMiddle, IntraA, Separation
 from avkit.layers import ConvNormAct, upsample
@@ -18,7 +18,7 @@ class FastIntraA(FastInjectionSum, IntraA):
     def repeated(self, m: Tensor, n: Tensor) -> Tensor:
         """What `forward(m, upsample(n, m))` is, with the convolutions and norms at the size of n."""
         skipped = [part for block in (self.gate, self.embedding) for part in block.modules()]
-        if not fits(m, n) or m.shape[2] <= n.shape[2] or self.gate.conv.kernel_size != (1,) or watched(self, *skipped):
+        if not fit_together(m, n) or m.shape[2] <= n.shape[2] or self.gate.conv.kernel_size != (1,) or watched(self, *skipped):
             return self(m, upsample(n, m))
         places = upsample(torch.arange(n.shape[2], dtype=torch.float32)[None, None], m).long().flatten()
         counts = torch.bincount(places, minlength=n.shape[2]).to(n.dtype)
@@ -41,7 +41,7 @@ class FastInterAMiddle(InterAMiddle):
 
     def forward(self, a: Tensor, v: Tensor) -> Tensor:
         """a (B, H, Tᵢ), v (B, D, Vᵢ) -> the shape of a."""
-        if not fits(a, v) or a.shape[2] < v.shape[2]:
+        if not fit_together(a, v) or a.shape[2] < v.shape[2]:
             return super().forward(a, v)
         gate = self.gate(v)
         return Inject.apply(a, gate, torch.zeros_like(gate), a)
@@ -62,7 +62,7 @@ class FastInterABottom(InterABottom):
 
     def forward(self, x: Tensor, first: Tensor) -> Tensor:
         """Two tensors (B, C, T) -> the same shape."""
-        quick = isinstance(self.weigh, FastConvNormAct) and not watched(self.weigh)
+        quick = isinstance(self.weigh, FastConvNormAct) and x.shape == first.shape and not watched(self.weigh)
         return self.weigh(x, first) if quick else self.weigh(x + first)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from avkit.fast.functions import Inject, NormAct, Pointwise, ScaleAct, Scan, Taps, fits
+from avkit.fast.functions import Inject, NormAct, Pointwise, ScaleAct, Scan, Taps, fit_together, fits
 from avkit.layers import (
     ConvNormAct,
     GlobalLayerNorm,
@@ -93,7 +93,7 @@ class FastInjectionSum(InjectionSum):
 
     def forward(self, m: Tensor, n: Tensor, rest: Tensor | None = None) -> Tensor:
         """m (B, C, …), n (B, C, …) -> the shape of m; `rest`, of that shape too, is added."""
-        if not fits(m, n):
+        if not fit_together(m, n, rest):
             y = super().forward(m, n)
             return y if rest is None else y + rest
         if m.shape[2:].numel() <= n.shape[2:].numel():

@@ -5,7 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from avkit.fast.functions import Fuse, Mask, Moments, NormAct, Overlap, ScaleAct, Taps, Windows, fits
+from avkit.fast.functions import (
+    Fuse,
+    Mask,
+    Moments,
+    NormAct,
+    Overlap,
+    ScaleAct,
+    Taps,
+    Windows,
+    fit_together,
+    fits,
+)
 from avkit.fast.modules import pointwise, watched
 from avkit.layers import ConvNormAct, upsample
 from avkit.rtfs import CAF, S3, AudioEncoder, Bottleneck, DualPathScan, RTFSBlock, VisualBlock
@@ -76,7 +87,7 @@ class FastCAF(CAF):
         """a (B, C, T, F), v (B, 512, V) -> (B, C, T, F)."""
         paths = (self.value, self.key)
         skipped = [module for path in paths for module in path.modules()]
-        if not fits(a, v) or watched(*skipped) or uses_batch(self.value.norm) != uses_batch(self.key.norm):
+        if not fit_together(a, v) or watched(*skipped) or uses_batch(self.value.norm) != uses_batch(self.key.norm):
             return super().forward(a, v)
         frames = a[..., 0]  # (B, C, T): the positions that lip features are resampled to
         attention, gate = upsample(self.attention_weights(v), frames), upsample(self.lip_gate(v), frames)
@@ -120,7 +131,7 @@ class FastS3(S3):
 
     def forward(self, a: Tensor, encoded: Tensor) -> Tensor:
         """Features (B, C, T, F) and the encoder's output E of the same shape -> z, (B, n_src, C, T, F)."""
-        if not fits(a, encoded) or self.act.weight.numel() > 1 or watched(self.act, self.conv):
+        if not fit_together(a, encoded) or self.act.weight.numel() > 1 or watched(self.act, self.conv):
             return super().forward(a, encoded)
         active = ScaleAct.apply(a, None, a.new_ones(a.shape[1]), None, self.act.weight)
         return Mask.apply(pointwise(self.conv, active).unflatten(1, (-1, a.shape[1])), encoded)
