@@ -287,7 +287,7 @@ class Report(Callback):
             trainer,
             f"{parameters:,} parameters on {trainer.world_size} device(s) ({trainer.strategy.root_device.type}, "
             f"{trainer.precision}); {len(data.train)} training items, {data.batches_per_epoch()} batches an epoch, "
-            f"{len(data.validation)} validation items.",
+            f"{data.validation_count()} validation items.",
         )
 
     def on_train_batch_end(

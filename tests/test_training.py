@@ -252,6 +252,15 @@ def test_a_run_of_so_many_steps_ends_with_a_validation(config, tmp_path):
     assert (tmp_path / "model/config.json").exists()
 
 
+@pytest.mark.parametrize("wanted, used", [(None, 6), (4, 4), (50, 6)])
+def test_the_first_line_counts_the_validation_items_that_are_used(config, tmp_path, capsys, wanted, used):
+    """The corpus has three validation mixtures of two talkers."""
+    some = [] if wanted is None else [f"--data.validation_items={wanted}"]
+    trainer = training.train([config], tmp_path, ["--trainer.max_steps=1", *some])
+    assert f" {used} validation items." in capsys.readouterr().out
+    assert sum(float(batch["weight"].sum()) for batch in trainer.datamodule.val_dataloader()) == used
+
+
 def curve(out: Path, key: str) -> list[float]:
     rows = csv.DictReader((out / "csv/version_0/metrics.csv").open())
     return [float(row[key]) for row in rows if row[key]]

@@ -117,6 +117,11 @@ class BatchData(L.LightningDataModule):
         """Batches of a whole epoch on one device."""
         return len(self.train) // (self.batch_size * self.trainer.world_size)
 
+    def validation_count(self) -> int:
+        """Items of a validation, over all devices: all of the split's, or as many as `validation_items` allows."""
+        items = len(self.validation)
+        return min(self.validation_items or items, items)
+
     def train_dataloader(self) -> EpochLoader:
         """The current epoch's batches, from where a resumed run goes on. Asked for in every epoch."""
         epoch = self.trainer.current_epoch
@@ -128,8 +133,7 @@ class BatchData(L.LightningDataModule):
 
     def val_dataloader(self) -> EpochLoader:
         """The validation items, each counted once over all devices."""
-        items = len(self.validation)
-        wanted = min(self.validation_items or items, items)
+        items, wanted = len(self.validation), self.validation_count()
         rows, weight = evaluation_rows(
             wanted, self.batch_size, self.trainer.global_rank, self.trainer.world_size
         )
