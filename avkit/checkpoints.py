@@ -2,20 +2,22 @@
 
 Our format is a folder with `model.safetensors` (the network's tensors, and the lip encoder's under `lips.`) and
 `config.json` (the preset, its overrides, the lip encoder's configuration, and where the weights come from). It holds
-no code, so reading one runs none.
+no code, so reading one runs none. In place of a lip encoder of its own, a folder may name the bundled network whose
+encoder it was trained with, so that networks that travel together carry it once.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import tempfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from avkit.errors import CheckpointError
@@ -139,6 +141,7 @@ def save_model(
     preset: str,
     lips: LipEncoder | None = None,
     provenance: dict | None = None,
+    lips_of: str | None = None,
 ) -> Path:
     """Write a network, and its lip encoder, as a folder that `load_model` reads.
 
@@ -148,8 +151,14 @@ def save_model(
         preset: the name it was made from.
         lips: the encoder whose features it was trained on.
         provenance: what made the weights (command, data, seed, minutes, …), kept under that key.
+        lips_of: a bundled network that holds the same encoder; the folder then names it instead of holding the encoder
+            again. None: the folder is complete in itself.
+
+    Raises:
+        CheckpointError: the encoder of `lips_of` is not `lips`, bit for bit, or is not its own.
     """
     folder = Path(folder)
+    encoder = _lips_entry(folder, lips, lips_of)
     folder.mkdir(parents=True, exist_ok=True)
     default = dataclasses.asdict(create_model(preset).config)
     settings = dataclasses.asdict(model.config)
@@ -158,16 +167,42 @@ def save_model(
         "preset": preset,
         "overrides": {key: value for key, value in settings.items() if value != default[key]},
         "changes": dataclasses.asdict(model.changes) if hasattr(model, "changes") else None,
-        "lip_encoder": dataclasses.asdict(lips.config) if lips is not None else None,
+        "lip_encoder": encoder,
         "provenance": provenance or {},
     }
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    if lips is not None:
+    if lips is not None and lips_of is None:
         tensors |= {f"lips.{key}": value.detach().cpu().contiguous() for key, value in lips.state_dict().items()}
     write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
     text = json.dumps(config, indent=2) + "\n"
     write_atomically(folder / "config.json", lambda path: Path(path).write_text(text, encoding="utf-8"))
     return folder
+
+
+def _lips_entry(folder: Path, lips: LipEncoder | None, lips_of: str | None) -> dict | None:
+    """What config.json says of the lip encoder: its configuration, or the bundled network that holds it."""
+    if lips_of is None:
+        return None if lips is None else dataclasses.asdict(lips.config)
+    if folder.resolve() == (BUNDLED / lips_of).resolve():
+        raise CheckpointError(f"{lips_of} cannot take its lip encoder from itself: name another network")
+    theirs = _bundled_lips(lips_of, f"the network for {folder}")
+    if lips is None or lips.config != theirs.config or weights_digest(lips) != weights_digest(theirs):
+        held = "holds none" if lips is None else "has another one"
+        raise CheckpointError(
+            f"the lip encoder of {lips_of} cannot stand for that of the network for {folder}, which {held}: "
+            "write it without lips_of"
+        )
+    return {"of": lips_of, "sha256": weights_digest(lips)}
+
+
+def weights_digest(*parts: nn.Module) -> str:
+    """SHA-256, in hexadecimal digits, of the tensors of modules, their names included."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for name, tensor in sorted(part.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def write_atomically(path: Path, write) -> None:
@@ -236,18 +271,9 @@ def load_model(name_or_path: str | os.PathLike, *, fast: bool = True) -> nn.Modu
     if str(name_or_path) in {row.name for row in weights.OFFICIAL} and not Path(name_or_path).exists():
         return use_form(weights.load(str(name_or_path)), fast)
     folder, config = read_config(name_or_path)
-    try:
-        tensors = load_file(folder / "model.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder / 'model.safetensors'} cannot be read ({error})") from None
     model = _build(config, fast)
-    own = {key: value for key, value in tensors.items() if not key.startswith("lips.")}
-    _load_exactly(model, own, folder)
-    lips = None
-    if config["lip_encoder"] is not None:
-        settings = config["lip_encoder"] | {"widths": tuple(config["lip_encoder"]["widths"])}
-        lips = LipEncoder(LipEncoderConfig(**settings))
-        _load_exactly(lips, {k.removeprefix("lips."): v for k, v in tensors.items() if k.startswith("lips.")}, folder)
+    _load_exactly(model, _tensors(folder, lips=False), folder)
+    lips = read_lips(folder, config)
     attach_lips(model, lips if lips is None else use_form(lips, fast))
     model.provenance = config["provenance"]
     return model.eval()
@@ -261,6 +287,57 @@ def _build(config: dict, fast: bool) -> nn.Module:
 
     model = create(config["preset"], changes_for(config["preset"], config["changes"]), **config["overrides"])
     return use_form(model, fast)
+
+
+def read_lips(folder: Path, config: dict) -> LipEncoder | None:
+    """The lip encoder of a checkpoint that `read_config` found: its own, or that of the bundled network it names.
+
+    Raises:
+        CheckpointError: the named network is missing, or has another encoder than the one this checkpoint was trained
+            with; or the files do not fit each other.
+    """
+    entry = config["lip_encoder"]
+    if entry is None:
+        return None
+    if "of" not in entry:
+        lips = LipEncoder(LipEncoderConfig(**entry | {"widths": tuple(entry["widths"])}))
+        _load_exactly(lips, _tensors(folder, lips=True), folder)
+        return lips
+    lips = _bundled_lips(entry["of"], str(folder))
+    if weights_digest(lips) != entry.get("sha256"):
+        raise CheckpointError(
+            f"{folder} was trained with the lip encoder of {entry['of']}, which has other weights by now: take both "
+            "networks from the same version of avkit"
+        )
+    return lips
+
+
+def _bundled_lips(name: str, whose: str) -> LipEncoder:
+    """The encoder that a bundled network holds itself, for a checkpoint that names it."""
+    if name not in list_bundled():
+        raise CheckpointError(
+            f"{whose} takes its lip encoder from the bundled network {name!r}, which this copy of avkit lacks "
+            f"(it has {', '.join(list_bundled()) or 'none'}): install avkit again, or the version that wrote it"
+        )
+    folder, config = read_config(name)
+    if config["lip_encoder"] is None or "of" in config["lip_encoder"]:
+        raise CheckpointError(
+            f"{whose} takes its lip encoder from the bundled network {name!r}, which holds none of its own: name the "
+            "network that holds it"
+        )
+    return read_lips(folder, config)
+
+
+def _tensors(folder: Path, lips: bool) -> dict[str, Tensor]:
+    """The tensors of a checkpoint: its network's, or its lip encoder's, which are stored under `lips.`."""
+    path = folder / "model.safetensors"
+    try:
+        with safe_open(path, "pt") as file:
+            names = file.keys()
+            wanted = [name for name in names if name.startswith("lips.") == lips]
+            return {name.removeprefix("lips."): file.get_tensor(name) for name in wanted}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error})") from None
 
 
 def attach_lips(model: nn.Module, lips: LipEncoder | None) -> None:

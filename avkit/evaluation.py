@@ -39,7 +39,7 @@ from torch import nn
 
 from avkit._extras import EXTRA_OF, install_line
 from avkit.baselines import CONTROLS, ORACLES
-from avkit.checkpoints import attach_lips, load_model, load_official, write_atomically
+from avkit.checkpoints import attach_lips, load_model, load_official, weights_digest, write_atomically
 from avkit.data.manifests import SPLITS, Mixture, read_manifest
 from avkit.errors import DataError, InputError, MissingPackageError
 from avkit.intervals import LEVEL, RESAMPLES
@@ -292,20 +292,15 @@ def _fingerprint(job: _Job, systems: Systems, data: Path) -> dict:
     return {
         "data": digest.hexdigest(),
         "systems": list(systems.names),
-        "weights": {name: weights_digest(model) for name, model in systems.models.items()},
+        "weights": {name: weights_digest(*_with_lips(model)) for name, model in systems.models.items()},
         "metrics": sorted(job.settings.metrics),
     }
 
 
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of a network's tensors and its lip encoder's, names included."""
-    digest = hashlib.sha256()
+def _with_lips(model: nn.Module) -> tuple[nn.Module, ...]:
+    """A network and, where it has one, its lip encoder."""
     lips = getattr(model, "lips", None)
-    for part in (model, *([lips] if lips is not None else [])):
-        for name, tensor in part.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return (model,) if lips is None else (model, lips)
 
 
 # --- what is written ---

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from avkit.checkpoints import FORMAT, read_config, write_atomically
+from avkit.checkpoints import FORMAT, read_config, read_lips, weights_digest, write_atomically
 from avkit.errors import CheckpointError
 from avkit.fast import use as use_fast_form
-from avkit.lips import LipEncoder, LipEncoderConfig
+from avkit.lips import LipEncoder
 
 PRESET = "lip-encoder"
 
@@ -57,23 +56,12 @@ def load_lip_encoder(name_or_path: str | os.PathLike) -> LipEncoder:
             raise CheckpointError(f"{name_or_path} holds a {kind}; a lip encoder's weights are wanted.")
         return use_fast_form(encoder.freeze())
     folder, config = read_config(name_or_path)
-    if config["lip_encoder"] is None:
+    encoder = read_lips(folder, config)
+    if encoder is None:
         raise CheckpointError(f"{folder} holds no lip encoder. Name a checkpoint that was trained with lips.")
-    settings = config["lip_encoder"] | {"widths": tuple(config["lip_encoder"]["widths"])}
-    encoder = LipEncoder(LipEncoderConfig(**settings))
-    tensors = load_file(folder / "model.safetensors")
-    own = {key.removeprefix("lips."): value for key, value in tensors.items() if key.startswith("lips.")}
-    try:
-        encoder.load_state_dict(own)
-    except RuntimeError as error:
-        raise CheckpointError(f"The tensors in {folder} do not fit their configuration: {error}") from None
     return use_fast_form(encoder.freeze())
 
 
 def fingerprint(encoder: LipEncoder) -> str:
     """The first 12 hexadecimal digits of the SHA-256 of an encoder's weights: tells whose features are stored."""
-    digest = hashlib.sha256()
-    for key, value in sorted(encoder.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
+    return weights_digest(encoder)[:12]

@@ -116,7 +116,9 @@ def catalogue() -> list[Weights]:
 def _bundled(name: str) -> Weights:
     folder, config = read_config(name)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    what = f"{config['preset']} trained on synthetic talkers, in the package: avkit.load_model({name!r})"
+    shared = (config["lip_encoder"] or {}).get("of")
+    lips = f", with the lip encoder of {shared}" if shared else ""
+    what = f"{config['preset']} trained on synthetic talkers{lips}, in the package: avkit.load_model({name!r})"
     return Weights(name, config["preset"], what, "MIT, as avkit", str(folder), size=size)
 
 

@@ -263,6 +263,17 @@ print(tuple(voice.shape), bool(voice.isfinite().all()), avkit.__file__)
     assert str(installed) in said
 
 
+def test_every_network_in_the_wheel_loads_with_its_lips(installed):
+    """A network that names the lip encoder of another finds it there."""
+    code = """
+import avkit
+from avkit.checkpoints import list_bundled
+print({name: avkit.load_model(name).lips is not None for name in list_bundled()})
+"""
+    loaded = {"iianet-tiny": True, "rtfs-net-tiny": True, "rtfs-net-tiny-audio-only": False}
+    assert from_wheel(installed, code).strip() == str(loaded)
+
+
 def test_the_wheel_brings_its_command_and_licence(installed):
     assert "avkit=avkit.cli:main" in re.sub(r"\s", "", next(installed.glob("*.dist-info/entry_points.txt")).read_text())
     (licence,) = installed.glob("*.dist-info/licenses/LICENSE")
