@@ -139,20 +139,19 @@ def read_array(path: str | os.PathLike, what: str) -> np.ndarray:
     return content
 
 
-def _data_of(path: str | os.PathLike) -> np.ndarray:
+def _data_of(path: str | os.PathLike, tries: int = 5) -> np.ndarray:
     """The entry `data` of an .npz file.
 
     NumPy parses an array's header as Python; where several threads do so at once, some versions of Python 3.11 now and then
-    raise SystemError by mistake (python/cpython issue 106905). The file is then read again.
+    raise SystemError by mistake (python/cpython issue 106905). The file is then read again, `tries` times in all.
     """
-    for attempt in range(5):
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return archive["data"]
-        except SystemError:
-            if attempt == 4:
-                raise
-    raise AssertionError("not reached")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return archive["data"]
+    except SystemError:
+        if tries == 1:
+            raise
+    return _data_of(path, tries - 1)
 
 
 def _read_other(path: str | os.PathLike, start: int, samples: int | None) -> np.ndarray:

@@ -14,7 +14,7 @@ from avkit.data.cache import Cache
 from avkit.data.datamodule import EpochLoader, MixtureData, evaluation_rows, training_rows
 from avkit.data.datasets import ItemSettings, MixingSettings, mix_at_levels, open_split
 from avkit.data.features import store_features
-from avkit.data.reading import read_audio
+from avkit.data.reading import read_audio, read_mouth
 from avkit.errors import DataError, InputError
 from avkit.lips import LipEncoder, LipEncoderConfig, LipTransform
 
@@ -312,6 +312,25 @@ def test_other_peoples_mouths(copy, content, message):
     np.savez(mouth, **content)
     with pytest.raises(DataError, match=message):
         _ = open_split(copy, "cv", ItemSettings(segment=0.8), 0)[(0, 0)]
+
+
+@pytest.mark.parametrize("mistakes, read", [(4, True), (5, False)])
+def test_a_mistaken_error_of_the_interpreter_is_outlived(copy, monkeypatch, mistakes, read):
+    mouth = open_split(copy, "cv", ItemSettings(segment=0.8), 0).clips[0].mouth
+    expected, load, left = read_mouth(mouth), np.load, [mistakes]
+
+    def flawed(*args, **kwargs):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise SystemError("AST constructor recursion depth mismatch")
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(np, "load", flawed)
+    if read:
+        assert np.array_equal(read_mouth(mouth), expected)
+    else:
+        with pytest.raises(SystemError):
+            read_mouth(mouth)
 
 
 def test_other_sound_files(tmp_path):
