@@ -170,7 +170,7 @@ def draw_mask(mask: Tensor) -> Html:
     right.bar(place - 0.2, real.mean((0, 2, 3)), 0.4, color=plots.BLUE, label="real part")
     right.bar(place + 0.2, imag.mean((0, 2, 3)), 0.4, color=plots.ORANGE, label="imaginary part")
     right.set(title="mean of each part", xlabel="complex channel", xticks=place)
-    right.legend(fontsize=9)
+    fig.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2, fontsize=9)
     return plots.picture(
         fig,
         f"Left, points of the trained mask in the complex plane, none outside the upper right quarter. Right, for each of {pairs} "
