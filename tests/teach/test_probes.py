@@ -7,7 +7,7 @@ import torch
 
 from avkit import teach
 from avkit.errors import DataError, InputError
-from avkit.teach import lesson03, probes
+from avkit.teach import lesson03, lesson03_lab, probes
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def test_clips_hold_what_their_mixtures_play(clips):
     sample = teach.load_sample(teach.find_data("talkers"), 12)
     at = clips.ids.index("t058_00000")  # the second talker of mixture 12
     assert torch.equal(clips.frames[at], sample.lips[1])
-    assert lesson03.correlation(clips.voices[at], sample.voices[1]) > 0.999
+    assert lesson03_lab.correlation(clips.voices[at], sample.voices[1]) > 0.999
 
 
 def test_a_split_without_mixtures_is_refused():
@@ -78,14 +78,14 @@ def test_tell_apart_needs_features_that_differ(clips):
 
 
 def test_homophenes_sound_different(clips):
-    groups = lesson03.homophenes(clips.rows)
+    groups = lesson03_lab.homophenes(clips.rows)
     assert ("by", "my") in groups and not any("why" in group for group in groups)  # why and y sound alike
 
 
 def test_late_and_lag_curve_agree_on_the_sign():
     voice = torch.randn(60, generator=torch.Generator().manual_seed(0))
     for shift in (-4, 0, 3):
-        curve = lesson03.lag_curve(lesson03.late(voice, shift), voice, 6)
+        curve = lesson03.lag_curve(lesson03_lab.late(voice, shift), voice, 6)
         assert int(curve.argmax()) - 6 == shift and curve.max() > 0.99
 
 
@@ -94,10 +94,10 @@ def test_a_tilted_picture_is_aligned_again(clips):
     from avkit.video import crops
 
     mouth = clips.frames[0, 20]
-    picture, points, centre = lesson03.tilted_picture(mouth)
+    picture, points, centre = lesson03_lab.tilted_picture(mouth)
     a, _ = crops.similarity(torch.stack([points.real, points.imag], -1).numpy())
-    back = lesson03.cut(picture, complex(a), centre)
+    back = lesson03_lab.cut(picture, complex(a), centre)
     inner = (slice(10, 86), slice(10, 86))
-    careless = lesson03.cut(picture, 1, centre)
+    careless = lesson03_lab.cut(picture, 1, centre)
     errors = [float((crop[inner].double() - mouth[inner].double()).abs().mean()) for crop in (back, careless)]
     assert errors[0] < 3 and errors[1] > 2 * errors[0]

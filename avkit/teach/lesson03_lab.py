@@ -1,0 +1,81 @@
+"""What notebook 03, watching lips, measures of lips and sound: correlation, delays, crops, words that look alike."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avkit.data.visemes import shapes_of
+from avkit.lips import FRAME_SIZE
+from avkit.signal import FRAME_RATE, SAMPLE_RATE
+from avkit.teach import probes
+from avkit.video import crops
+
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's correlation of two (N,) curves; 0 where one of them does not move."""
+    a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
+    size = float(a.norm() * b.norm())
+    return float(a @ b) / size if size > 1e-9 else 0.0
+
+
+def envelope(voices: Tensor) -> Tensor:
+    """(…, T) samples -> (…, F) loudness: the root mean square over the 640 samples of each lip frame."""
+    return voices.unflatten(-1, (-1, SAMPLE_RATE // FRAME_RATE)).square().mean(-1).sqrt()
+
+
+def late(stream: Tensor, by: int) -> Tensor:
+    """(F, …) frames shown `by` frames later; negative: earlier. The first or last frame fills the gap."""
+    shown = (torch.arange(len(stream)) - by).clamp(0, len(stream) - 1)
+    return stream[shown]
+
+
+def tilted_picture(mouth: Tensor, degrees: float = 14.0, size: float = 0.8):
+    """A still picture in which the (96, 96) crop of a mouth appears tilted and at another size, as a camera may see it.
+
+    Returns:
+        picture: (256, 256) uint8. Around the crop it is blank: our talkers have no face beyond it.
+        points: (5,) complex, where nose and eye corners lie in it, in pixels x + iy.
+        centre: complex, where the mouth's middle lies in it.
+    """
+    side = 2 * crops.ALIGNED
+    canvas = np.full((side, side), int(mouth[:8].double().mean()), np.uint8)
+    canvas[256:352, 209:305] = mouth.numpy()  # below the mean face's nose, if its frame begins at 128 + 128i
+    turn, begin, middle = size * np.exp(1j * np.deg2rad(degrees)), 128 + 128j, 128 + 150j
+    grid = np.arange(crops.ALIGNED)
+    place = (grid[None, :] + 1j * grid[:, None] - (132 + 140j)) / turn + middle + begin
+    picture = crops.sample(canvas, place.real, place.imag)
+    stable = crops.MEAN_FACE[:, 0] + 1j * crops.MEAN_FACE[:, 1]
+    points, centre = ((z - middle) * turn + (132 + 140j) for z in (stable, 257 + 304j - begin))
+    return torch.from_numpy(picture), torch.from_numpy(points), complex(centre)
+
+
+def cut(picture: Tensor, a: complex, centre: complex) -> Tensor:
+    """(96, 96) uint8 around `centre` of a picture that is turned and scaled by `a`; a = 1 leaves it as it is."""
+    grid = np.arange(FRAME_SIZE) - FRAME_SIZE // 2
+    place = centre + (grid[None, :] + 1j * grid[:, None]) / a
+    return torch.from_numpy(crops.sample(picture.numpy(), place.real, place.imag))
+
+
+def homophenes(rows: tuple[dict, ...]) -> list[tuple[str, ...]]:
+    """Words of a label table whose sounds differ and whose mouth shapes do not, in groups."""
+    groups: dict[tuple, dict[tuple, str]] = {}
+    for row in rows:
+        spoken = [(probes.plain(p), a, b) for p, a, b in row["phonemes"] if not p.startswith("_")]
+        for word, start, end in row["words"]:
+            if start < 0.001 or end > 1.999:
+                continue  # cut off by the window
+            sounds = tuple(p for p, a, b in spoken if a > start - 1e-3 and b < end + 1e-3)
+            shapes = tuple(shape for sound in sounds for shape in shapes_of(sound))
+            groups.setdefault(shapes, {}).setdefault(sounds, word)
+    found = {tuple(sorted(set(words.values()))) for words in groups.values()}
+    return sorted(words for words in found if len(words) > 1)
+
+
+def two_way(matrix: Tensor) -> float:
+    """How often a mouth correlates more with its own voice than with another: (N, N) mouths × voices -> share of pairs."""
+    pairs = [(i, j) for i, j in itertools.permutations(range(len(matrix)), 2)]
+    return sum(bool(matrix[i, i] > matrix[i, j]) for i, j in pairs) / len(pairs)
