@@ -73,14 +73,7 @@ def find_clips(folder: Path, corpus: str) -> list[Clip]:
 
     Raises DataError when there is none, or when two files claim one id.
     """
-    found: dict[str, Path] = {}
-    for path in videos_below(folder):
-        utterance = mixing.utterance_of(path.relative_to(folder).as_posix(), corpus)
-        if utterance is None:
-            continue
-        if utterance in found:
-            raise DataError(f"{found[utterance]} and {path} both are the utterance {utterance}: keep one of them.")
-        found[utterance] = path
+    found = mixing.by_utterance(videos_below(folder), folder, corpus)
     if not found:
         raise DataError(
             f"{folder} holds no video whose name is an id of {corpus}. Wanted the folder of raw clips as they were downloaded, "

@@ -7,7 +7,7 @@ the loudest sample of mixture and sources is 0.9. The same list gives the same b
 
 import re
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +89,23 @@ def utterance_of(path: str, corpus: str) -> str | None:
         if depth <= len(folders) and re.fullmatch(_IDS[corpus], candidate):
             return candidate
     return None
+
+
+def by_utterance(paths: Iterable[Path], folder: Path, corpus: str) -> dict[str, Path]:
+    """The files below a folder whose paths in it end in an id of a corpus, by that id; others are left out.
+
+    Raises:
+        DataError: two files claim one id.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        utterance = utterance_of(path.relative_to(folder).as_posix(), corpus)
+        if utterance is None:
+            continue
+        if utterance in found:
+            raise DataError(f"{found[utterance]} and {path} both are the utterance {utterance}: keep one of them.")
+        found[utterance] = path
+    return found
 
 
 def mix(

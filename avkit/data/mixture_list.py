@@ -163,14 +163,8 @@ def find_recordings(folder: Path, corpus: str) -> dict[str, Path]:
     This is where recordings come in, whoever cut them from video: as `{id}.wav`, or in folders as the corpora ship them.
     Raises DataError when there is none, or when two files claim one id.
     """
-    found: dict[str, Path] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".wav", ".flac")):
-        utterance = mixing.utterance_of(path.relative_to(folder).as_posix(), corpus)
-        if utterance is None:
-            continue
-        if utterance in found:
-            raise DataError(f"{found[utterance]} and {path} both are the utterance {utterance}: keep one of them.")
-        found[utterance] = path
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".wav", ".flac"))
+    found = mixing.by_utterance(paths, folder, corpus)
     if not found:
         raise DataError(
             f"{folder} holds no recording whose name is an id of {corpus}. --mix wants ROOT to be the folder of single "
