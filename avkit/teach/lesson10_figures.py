@@ -64,7 +64,7 @@ def draw_trail(trails: Mapping[str, Mapping[str, float]]) -> Html:
             label=name,
         )
     axes.axhline(1e-4, color="black", lw=0.8, ls="--")
-    axes.text(len(errors) - 1, 1.5e-4, "limit of the tests", fontsize=9, ha="right")
+    axes.text(max(map(len, trails.values())) - 1, 1.5e-4, "limit of the tests", fontsize=9, ha="right")
     axes.tick_params(axis="x", labelrotation=60)
     axes.set(ylabel="relative error")
     axes.legend(loc="upper left")

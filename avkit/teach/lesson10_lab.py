@@ -156,13 +156,22 @@ def lips_for(condition: str, model: nn.Module, mixtures: Sequence[Watched], inde
     }[condition]
 
 
-def mean_gain(model: nn.Module, mixtures: Sequence[Watched], condition: str = "own") -> float:
-    """SI-SNRi in dB against the voices wanted, mean over voices and mixtures."""
+def mean_gain(
+    model: nn.Module, mixtures: Sequence[Watched], condition: str = "own", count: int | None = None
+) -> float:
+    """SI-SNRi in dB against the voices wanted, mean over voices and the first `count` mixtures (None: all of them)."""
     gains = [
         gain(both_voices(model, mixed.sample, lips_for(condition, model, mixtures, index)), mixed.sample)
-        for index, mixed in enumerate(mixtures)
+        for index, mixed in enumerate(mixtures[:count])
     ]
     return sum(gains) / len(gains)
+
+
+def gain_and_sameness(model: nn.Module, mixtures: Sequence[Watched]) -> tuple[float, bool]:
+    """`mean_gain` with the talkers' own lips; and whether, in every mixture, both talkers get the same output to the last bit."""
+    voices = [both_voices(model, mixed.sample, mixed.features) for mixed in mixtures]
+    gains = [gain(pair, mixed.sample) for pair, mixed in zip(voices, mixtures, strict=True)]
+    return sum(gains) / len(gains), all(torch.equal(*pair) for pair in voices)
 
 
 def late_gain(model: nn.Module, mixtures: Sequence[Watched], frames: int) -> float:
@@ -179,16 +188,28 @@ def late_gain(model: nn.Module, mixtures: Sequence[Watched], frames: int) -> flo
 CYCLE = "cycle {}"
 
 
+class _FarEnough(Exception):
+    """Raised inside a network that need not run to its end."""
+
+
 @torch.no_grad()
-def trail(recordings: ModuleType, model: nn.Module, case: str = "odd") -> dict[str, float]:
+def trail(
+    recordings: ModuleType, model: nn.Module, case: str = "odd", cycles: int | None = None
+) -> dict[str, float]:
     """Relative error of an IIANet at each station of its way, against what was recorded of the official network.
 
-    The model's modules bear the names of `avkit.iianet.IIANet`.
+    The model's modules bear the names of `avkit.iianet.IIANet`. With `cycles` it is stopped after so many of them, and the
+    stations behind are left out.
     """
     recorded, net, seen = recordings.load(f"iianet_{case}"), model.separation, {}
 
     def note(name: str) -> Callable:
-        return lambda module, inputs, output: seen.setdefault(name, []).append((inputs[0], output))
+        def keep(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            seen.setdefault(name, []).append((inputs[0], output))
+            if name == "down" and len(seen[name]) == cycles:
+                raise _FarEnough
+
+        return keep
 
     watched = {
         "encoder": model.encoder,
@@ -197,15 +218,19 @@ def trail(recordings: ModuleType, model: nn.Module, case: str = "odd") -> dict[s
     }
     watched |= {"up": net.audio_bottom_up, "down": net.audio_top_down, "separation": net}
     hooks = [module.register_forward_hook(note(name)) for name, module in watched.items()]
+    output = None
     try:
         output = model(*recordings.inputs(case, recorded["shapes"]))
+    except _FarEnough:
+        pass
     finally:
         for hook in hooks:
             hook.remove()
     given = zip(seen["up"], seen["down"], strict=True)
     ours = {name: seen[name][0][1] for name in ("encoder", "bottleneck", "lip projection")}
     ours |= {CYCLE.format(number): down + up for number, ((up, _), (_, down)) in enumerate(given, 1)}
-    ours |= {"separation": seen["separation"][0][1]}
+    if output is not None:
+        ours |= {"separation": seen["separation"][0][1]}
     theirs = {
         "encoder": "encoder@0",
         "bottleneck": "bottleneck@0",
@@ -219,7 +244,7 @@ def trail(recordings: ModuleType, model: nn.Module, case: str = "odd") -> dict[s
         )
         for name, value in ours.items()
     }
-    return errors | {"output": recordings.relative_error(output, recorded["output"])}
+    return errors if output is None else errors | {"output": recordings.relative_error(output, recorded["output"])}
 
 
 # What things cost ----------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from avkit.lips import MEAN, STD, LipEncoder, LipTransform
 from avkit.losses import negative_snr
 from avkit.metrics import si_snr
 from avkit.separation import separate
+from avkit.signal import SAMPLE_RATE, frames_for
 from avkit.teach.samples import Sample
 
 NETWORK = "iianet-tiny"  # trained here: of the small networks the one whose step costs least on a CPU
@@ -95,15 +96,15 @@ def settings(root: str, steps: int, seed: int = 0) -> list[str]:
     ]
 
 
-def short_settings(root: str, weights: Path) -> list[str]:
+def short_settings(root: str, weights: Path, steps: int = SHORT_STEPS) -> list[str]:
     """A run of few steps from given weights; batches of two items of 0.4 s."""
     return [
         f"--data.root={root}",
         f"--model.lip_encoder={LIPS}",
         f"--model.overrides={_flow(SHORT_OVERRIDES)}",
         f"--model.weights={weights}",
-        f"--trainer.max_steps={SHORT_STEPS}",
-        f"--data.items_per_epoch={2 * SHORT_STEPS}",
+        f"--trainer.max_steps={steps}",
+        f"--data.items_per_epoch={2 * steps}",
         "--data.batch_size=2",
         "--data.segment=0.4",
         "--data.validation_items=2",
@@ -156,8 +157,15 @@ def resolve(configs: Sequence[str], changes: Sequence[str]) -> dict:
         return yaml.safe_load(training.resolve(list(configs), list(changes)))
 
 
-def start(out: Path, changes: Sequence[str], every: int = 200) -> subprocess.Popen:
-    """The same command as a process of its own; what it prints is kept in `OUT.log`."""
+def start(out: Path, changes: Sequence[str], every: int = 200, here: bool = False) -> subprocess.Popen:
+    """The same command as a process of its own; what it prints is kept in `OUT.log`.
+
+    With `here` it is run in this process, to its end, which spares a short run the start of another; what comes back is then
+    a process that has nothing to do.
+    """
+    if here:
+        train(out, changes, every)
+        return subprocess.Popen([sys.executable, "-c", ""])
     command = [sys.executable, "-m", "avkit", "train", "--config", NETWORK, "--out", str(out), *changes]
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out.with_suffix(".log"), "ab") as log:
@@ -311,12 +319,13 @@ def fade(flush: bool, size: int = 30_000, decay: float = 0.9, blocks: int = 30, 
 
 
 @torch.no_grad()
-def denormals_inside(network: nn.Module, sample: Sample) -> dict[str, tuple[int, int]]:
-    """Denormal numbers among all that a network's modules give out: what it hears -> (denormal, all of them)."""
-    half = sample.mixture.clone()
+def denormals_inside(network: nn.Module, sample: Sample, seconds: float = 2.0) -> dict[str, tuple[int, int]]:
+    """Denormal numbers among all that a network's modules give out for so many seconds: what it hears -> (denormal, all of them)."""
+    speech = sample.mixture[: round(seconds * SAMPLE_RATE)]
+    half = speech.clone()
     half[len(half) // 4 :] = 0
-    lips, counts = network.lips(LipTransform()(sample.lips[:1])), {}
-    heard = {"speech": sample.mixture, "silence": torch.zeros_like(half), "speech that breaks off": half}
+    lips, counts = network.lips(LipTransform()(sample.lips[:1, : frames_for(len(speech))])), {}
+    heard = {"speech": speech, "silence": torch.zeros_like(half), "speech that breaks off": half}
     found = [0, 0]
 
     def note(module, inputs, output) -> None:

@@ -106,6 +106,8 @@ def test_trail_follows_the_official_network_and_finds_a_mistake(repository):
     network = avkit.checkpoints.from_official(official, "iianet")
     with lab.without(network, "x0"):
         wrong = lab.trail(recordings, network)
+        begun = lab.trail(recordings, network, cycles=2)
+    assert begun == {name: wrong[name] for name in list(wrong)[:5]} and list(begun)[-1] == "cycle 2"
     assert max(wrong[name] for name in ("encoder", "bottleneck", "lip projection", "cycle 1")) < 1e-4
     assert min(wrong[f"cycle {number}"] for number in range(2, 17)) > 1e-3 and wrong["output"] > 1e-3
 

@@ -109,6 +109,8 @@ def test_a_run_that_fails_says_why(tmp_path):
     with pytest.raises(DataError, match=r"(?s)failed|ended before"):
         lab.kill_after(process, tmp_path / "run", step=1)
     assert any("nowhere" in line for line in lab.log_of(tmp_path / "run"))
+    with pytest.raises(DataError, match=f"exit status {process.returncode}"):
+        lab.watch(process, tmp_path / "run", dict)
 
 
 def test_killed_and_gone_on(tmp_path, corpus):
@@ -125,6 +127,9 @@ def test_killed_and_gone_on(tmp_path, corpus):
     assert lab.weights_of(tmp_path / "run").keys() == network.state_dict().keys()
     curves, sounds = lab.read_board(tmp_path / "run")
     assert "train_loss" in curves and "validation/estimate" in sounds
+    drawn = []
+    lab.watch(lab.start(tmp_path / "run", changes, every=1, here=True), tmp_path / "run", lambda found: drawn.append(found))
+    assert len(drawn) == 1 and drawn[0]["train_loss"][0][-1] == lab.SHORT_STEPS - 1
 
 
 def test_a_record_of_two_seeds(tmp_path, corpus, monkeypatch):
