@@ -15,6 +15,7 @@ from avkit.teach import plots
 from avkit.teach.display import Html
 from avkit.teach.exercises import Exercise, Mistake
 from avkit.teach.players import listen
+from avkit.teach.quizzes import multiple_choice
 from avkit.teach.samples import Sample, count_samples, find_data, load_sample
 from avkit.teach.widgets import Control, Explorer
 
@@ -209,14 +210,9 @@ EXERCISES = {
 }
 
 
-def _question(text: str, *answers: tuple[str, bool, str]) -> dict:
-    made = [{"answer": answer, "correct": correct, "feedback": why} for answer, correct, why in answers]
-    return {"question": text, "type": "multiple_choice", "answers": made}
-
-
 QUIZZES = {
     "needed": [
-        _question(
+        multiple_choice(
             "A complex number has length 2 and angle 30°. It is multiplied by i. What comes out?",
             ("length 2, angle 120°", True, "i has length 1 and angle 90°: lengths multiply, angles add."),
             (
@@ -226,19 +222,19 @@ QUIZZES = {
             ),
             ("length −2, angle 30°", False, "a length is never negative. You may be thinking of i² = −1."),
         ),
-        _question(
+        multiple_choice(
             "A convolution with a kernel of 5 and no padding runs over 100 samples. How many come out?",
             ("96", True, "The kernel fits at 100 − 5 + 1 places."),
             ("95", False, "count the places: with a kernel of 1 there would be 100, not 99."),
             ("100", False, "that needs padding by 2 samples at either side."),
         ),
-        _question(
+        multiple_choice(
             "Two stacked convolutions with kernels of 3 and stride 1: how many input samples does an output see?",
             ("5", True, "Each layer adds kernel − 1 = 2 to what is seen, starting from 1."),
             ("6", False, "the two fields overlap: sizes do not add up, sizes less one do."),
             ("9", False, "that would be a product; fields grow by addition while the stride is 1."),
         ),
-        _question(
+        multiple_choice(
             "Why can a recurrent network not compute all time steps at once?",
             ("each step needs the one before", True, "Its state at t is computed from its state at t − 1."),
             (
@@ -252,7 +248,7 @@ QUIZZES = {
                 "speed is not bound by memory here but by waiting for the step before.",
             ),
         ),
-        _question(
+        multiple_choice(
             "Attention over a sequence twice as long: how many products of queries and keys are there?",
             ("four times as many", True, "Every query meets every key, so the count is the length squared."),
             (

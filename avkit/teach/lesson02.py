@@ -19,6 +19,7 @@ from avkit.teach import lesson02_figures as figures
 from avkit.teach.display import Html
 from avkit.teach.exercises import Exercise, Mistake
 from avkit.teach.players import listen
+from avkit.teach.quizzes import multiple_choice
 from avkit.teach.samples import find_data, load_sample
 from avkit.teach.widgets import Control, Explorer
 
@@ -398,13 +399,8 @@ EXPLORERS = {
 # Questions before part I ----------------------------------------------------------------------------------------
 
 
-def _question(text: str, *answers: tuple[str, bool, str]) -> dict:
-    made = [{"answer": answer, "correct": correct, "feedback": why} for answer, correct, why in answers]
-    return {"question": text, "type": "multiple_choice", "answers": made}
-
-
 BEFORE = [
-    _question(
+    multiple_choice(
         "A machine knows the best factor between 0 and 1 for every point of the mixture's spectrogram and keeps the "
         "mixture's angles. What comes out?",
         (
@@ -423,7 +419,7 @@ BEFORE = [
             "most points belong to one voice; choosing well among them goes a long way.",
         ),
     ),
-    _question(
+    multiple_choice(
         "A voice is separated perfectly but comes out half as loud. Which score minds?",
         (
             "SNR",
@@ -433,7 +429,7 @@ BEFORE = [
         ("SI-SNR", False, "SI stands for scale-invariant: the level is fitted first."),
         ("both", False, "one of the two was made so that it does not."),
     ),
-    _question(
+    multiple_choice(
         "A network without lips has two outputs. In the training data it is chance who is called talker 1. Output 1 "
         "is always compared with talker 1. What does it learn to return?",
         (
@@ -452,13 +448,13 @@ BEFORE = [
             "that would be a fine rule, but nothing in this training rewards it.",
         ),
     ),
-    _question(
+    multiple_choice(
         "In the synthetic corpus faces are drawn independently of voices. What in a mouth tells which voice it belongs to?",
         ("how it moves", True, "opening and closing go with the sound, moment by moment; nothing else does."),
         ("how it looks", False, "looks and voices were drawn apart: one still picture tells nothing here."),
         ("both", False, "in life looks may tell age or sex; in this corpus only motion goes with the voice."),
     ),
-    _question(
+    multiple_choice(
         "Which words can even a perfect lip reader, who hears nothing, not tell apart?",
         ("pan and man", True, "p, b and m are all made by closed lips; what differs goes on behind them."),
         ("pan and fan", False, "f shows the upper teeth on the lower lip, p shows closed lips."),

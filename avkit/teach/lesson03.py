@@ -13,6 +13,7 @@ from avkit.teach import lip_figures, probes
 from avkit.teach.display import Html
 from avkit.teach.exercises import Exercise, Mistake, same_weights
 from avkit.teach.lesson03_lab import correlation, envelope, late
+from avkit.teach.quizzes import multiple_choice
 from avkit.teach.samples import find_data
 from avkit.teach.widgets import Control, Explorer
 
@@ -349,8 +350,7 @@ EXPLORERS = {
 
 def _question(text: str, *answers: tuple[str, str]) -> dict:
     """A question with its answers, each with its feedback; the right one's begins with "Yes"."""
-    made = [{"answer": answer, "correct": why.startswith("Yes"), "feedback": why} for answer, why in answers]
-    return {"question": text, "type": "multiple_choice", "answers": made}
+    return multiple_choice(text, *((answer, why.startswith("Yes"), why) for answer, why in answers))
 
 
 AFTER = [

@@ -13,6 +13,7 @@ from avkit.teach import lesson04_answers as answers
 from avkit.teach import plots
 from avkit.teach.display import Html
 from avkit.teach.exercises import Exercise, Mistake, same_weights
+from avkit.teach.quizzes import multiple_choice
 from avkit.teach.widgets import Control, Explorer
 
 # Exercises ------------------------------------------------------------------------------------------------------
@@ -265,13 +266,8 @@ EXERCISES = {
 # Quick questions before notebooks 04 to 08 ----------------------------------------------------------------------
 
 
-def _question(text: str, *answers: tuple[str, bool, str]) -> dict:
-    made = [{"answer": answer, "correct": correct, "feedback": why} for answer, correct, why in answers]
-    return {"question": text, "type": "multiple_choice", "answers": made}
-
-
 BEFORE = [
-    _question(
+    multiple_choice(
         "A recurrent unit keeps nine tenths of its memory at every step. How much of an input is left 22 steps later?",
         (
             "about a tenth",
@@ -281,7 +277,7 @@ BEFORE = [
         ("nothing", False, "a fixed share is lost of what is *left*, so it fades and never quite ends."),
         ("nine tenths", False, "that is what one step leaves; 22 of them multiply."),
     ),
-    _question(
+    multiple_choice(
         "Self-attention without any positional encoding gets its input frames in shuffled order. What comes out?",
         (
             "the same outputs, shuffled likewise",
@@ -295,7 +291,7 @@ BEFORE = [
         ),
         ("an error", False, "a shuffled sequence has the same shape; nothing could notice."),
     ),
-    _question(
+    multiple_choice(
         "A mask of real numbers between 0 and 1 multiplies an STFT point by point. What can it never change?",
         (
             "the angle of a point",
@@ -305,13 +301,13 @@ BEFORE = [
         ("the loudness of a point", False, "that is the one thing it does change."),
         ("whether a voice is heard", False, "zeros silence whatever lies where they are."),
     ),
-    _question(
+    multiple_choice(
         "A complex mask has real and imaginary parts that are never negative. By which angles can it turn a point?",
         ("0° to 90°", True, "such numbers lie in the first quarter of the plane, and angles add."),
         ("−90° to 90°", False, "that needs negative imaginary parts."),
         ("any angle", False, "that needs numbers in all four quarters of the plane."),
     ),
-    _question(
+    multiple_choice(
         "One block is applied four times with the same weights, instead of four blocks with weights of their own. What does "
         "that save?",
         (

@@ -14,6 +14,7 @@ from avkit.teach import lesson08_figures as figures
 from avkit.teach.display import Html
 from avkit.teach.exercises import Exercise, Mistake
 from avkit.teach.lesson08_lab import count_by_hand, scan_macs
+from avkit.teach.quizzes import multiple_choice
 from avkit.teach.widgets import Control, Explorer
 
 INSTRUCTOR = """
@@ -303,13 +304,8 @@ EXERCISES = {
 }
 
 
-def _question(text: str, *answers: tuple[str, bool, str]) -> dict:
-    made = [{"answer": answer, "correct": correct, "feedback": why} for answer, correct, why in answers]
-    return {"question": text, "type": "multiple_choice", "answers": made}
-
-
 AFTER = [
-    _question(
+    multiple_choice(
         "The scan along time is to see further for the same price. Which change does it?",
         (
             "one more level of compression",
@@ -323,7 +319,7 @@ AFTER = [
         ),
         ("a larger R", False, "every further pass costs as much as the first."),
     ),
-    _question(
+    multiple_choice(
         "TF-AR puts coarse knowledge G back into a fine level d by I(d, G). What would be lost if G were only added?",
         (
             "G could no longer switch points of d off",
@@ -333,7 +329,7 @@ AFTER = [
         ("G could no longer be enlarged", False, "enlarging is the same in both cases."),
         ("the gradient would not reach G", False, "it passes through a sum at least as well."),
     ),
-    _question(
+    multiple_choice(
         "The same mixture is given twice, with the lips of either talker. Up to where are all features of RTFS-Net the same?",
         (
             "up to the input of CAF",
@@ -351,7 +347,7 @@ AFTER = [
             "then S³ alone would have to tell the talkers apart, and it sees no lips at all.",
         ),
     ),
-    _question(
+    multiple_choice(
         "S³ multiplies the mask with E. Why not with a₀, which is where the separation started?",
         (
             "E is a linear image of the sound: the E of a mixture is the sum of its voices' E",
@@ -365,7 +361,7 @@ AFTER = [
             "neither has, really: halves of channels are taken as such by definition.",
         ),
     ),
-    _question(
+    multiple_choice(
         "Two papers state 21.9 G and 18.6 G MACs. What must you know before you call one network cheaper?",
         (
             "the length of sound and the counter of each",

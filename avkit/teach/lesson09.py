@@ -19,6 +19,7 @@ from avkit.teach import lesson09_lab as lab
 from avkit.teach.display import Html
 from avkit.teach.exercises import Exercise, Mistake
 from avkit.teach.players import listen
+from avkit.teach.quizzes import multiple_choice
 from avkit.teach.samples import Sample, find_data, load_sample
 from avkit.teach.widgets import Control, Explorer
 
@@ -251,19 +252,14 @@ EXERCISES = {
 # Questions before the part --------------------------------------------------------------------------------------
 
 
-def _question(text: str, *answers: tuple[str, bool, str]) -> dict:
-    made = [{"answer": answer, "correct": correct, "feedback": why} for answer, correct, why in answers]
-    return {"question": text, "type": "multiple_choice", "answers": made}
-
-
 BEFORE = [
-    _question(
+    multiple_choice(
         "A convolution of 16 taps with a stride of 4 runs over a waveform at 16 kHz. How many outputs a second has each filter?",
         ("1,000", False, "that would be a stride of 16, windows side by side."),
         ("4,000", True, "one every 4 samples."),
         ("16,000", False, "that would be a stride of 1."),
     ),
-    _question(
+    multiple_choice(
         "RTFS-Net multiplies its mask with E and not with what the blocks work on. Why does the same hold for any mask?",
         (
             "what is masked must be a sum over the voices",
@@ -281,7 +277,7 @@ BEFORE = [
             "it is as large as what it multiplies, whatever that is.",
         ),
     ),
-    _question(
+    multiple_choice(
         "I(m, n) = W₁(m) · σ(W₂(n)) + W₃(n). What can the gate do that the shift cannot?",
         (
             "take a detail of m away",
@@ -291,13 +287,13 @@ BEFORE = [
         ("bring in something that m does not hold", False, "that is what the shift does."),
         ("move a detail to another time", False, "neither can: both work at the place where they are."),
     ),
-    _question(
+    multiple_choice(
         "Self-attention over T frames and a gate for each of T frames: how do their costs grow with T?",
         ("both in proportion to T", False, "attention compares every frame with every other."),
         ("attention with T², the gate with T", True, "T × T products against T."),
         ("both with T²", False, "a gate is one number per channel and frame; it compares nothing."),
     ),
-    _question(
+    multiple_choice(
         "In RTFS-Net the lips come in once, after the first pass. What would you expect of a network in which they come in again and again?",
         (
             "more chances to use them, at a price in work and parameters",

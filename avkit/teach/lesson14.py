@@ -12,6 +12,7 @@ from avkit.reproduction.trends import paired_interval
 from avkit.teach import lesson14_figures as figures
 from avkit.teach.display import Html
 from avkit.teach.exercises import Exercise, Mistake
+from avkit.teach.quizzes import multiple_choice
 from avkit.teach.widgets import Control, Explorer
 
 INSTRUCTOR = """
@@ -244,41 +245,36 @@ EXERCISES = {
 }
 
 
-def _question(text: str, *answers: tuple[str, bool, str]) -> dict:
-    made = [{"answer": answer, "correct": correct, "feedback": why} for answer, correct, why in answers]
-    return {"question": text, "type": "multiple_choice", "answers": made}
-
-
 AFTER = [
-    _question(
+    multiple_choice(
         "Your training run was killed in epoch 31 and you give the same command again. What do you get?",
         ("the same weights as an unbroken run, if machine, threads and devices are the same", True,
          "order, mixtures and chance follow from seed, epoch and place in the epoch, not from what ran before."),
         ("a run that starts anew", False, "only with --fresh; otherwise it goes on from last.ckpt."),
         ("other weights, since chance starts anew", False, "all chance is drawn from the position in the run."),
     ),
-    _question(
+    multiple_choice(
         "A network scores 15.2 ± 0.6 dB and another 14.9 ± 0.6 dB on the same test mixtures. Which is better?",
         ("the paired difference decides; these intervals do not", True,
          "both are hard on the same mixtures, which cancels in the difference."),
         ("neither: the intervals overlap", False, "overlap says little: what makes mixtures hard is common to both."),
         ("the first, by 0.3 dB", False, "that is the estimate; whether it excludes 0 is another matter."),
     ),
-    _question(
+    multiple_choice(
         "A face in your video never moves its lips. What should the separated voice of this person be?",
         ("nothing to rely on: the network was never trained on that, and tends to give another voice", True,
          "still lips carry no sign of who speaks; measure what comes out and say so."),
         ("silence, always", False, "it was trained on speaking targets only, and knows no silent answer."),
         ("the whole mixture, always", False, "it will pick voices by other cues, the louder one for instance."),
     ),
-    _question(
+    multiple_choice(
         "A paper's table says PESQ 3.08. Which value can you set beside it?",
         ("one that was computed with the same band, scale and order of arguments", True,
          "wide band, narrow band, raw and MOS-LQO differ by more than the systems do."),
         ("any PESQ, it is a standard", False, "the standard has several modes, and code calls them in its own ways."),
         ("PESQ of the mixture plus the improvement", False, "the scale is not linear, and the modes still differ."),
     ),
-    _question(
+    multiple_choice(
         "A contrast over five paired seeds gives +0.4 dB [−0.1, +0.9]. What do you write?",
         ("not reproduced at this scale, with the figures", True,
          "the interval holds 0; the sign was as expected, but chance explains it as well."),

@@ -25,6 +25,12 @@ Question = Mapping[str, Any]
 _LETTERS = "abcdefgh"
 
 
+def multiple_choice(text: str, *answers: tuple[str, bool, str]) -> dict[str, Any]:
+    """A question; each answer with whether it is right, and feedback that says why."""
+    made = [{"answer": answer, "correct": correct, "feedback": why} for answer, correct, why in answers]
+    return {"question": text, "type": "multiple_choice", "answers": made}
+
+
 def check_questions(questions: Sequence[Question]) -> None:
     """Raises InputError unless every question has text, two answers or more, one right one, and feedback for each."""
     for number, question in enumerate(questions, 1):
