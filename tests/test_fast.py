@@ -28,7 +28,7 @@ from avkit.layers import (
     upsample,
 )
 from avkit.lips import LipEncoder, LipEncoderConfig
-from avkit.rtfs import CAF, S3, AudioEncoder, Bottleneck, DualPathScan, RTFSNetConfig
+from avkit.rtfs import CAF, S3, AudioEncoder, Bottleneck, DualPathScan, RTFSNetConfig, TFAttention
 from avkit.sru import SRU
 
 needs_kernels = pytest.mark.skipif(
@@ -128,6 +128,8 @@ BLOCKS = {
     "injection, 1-D": (lambda: InjectionSum(6, 3, 1, gln), [(2, 6, 29), (2, 6, 7)]),
     "scan over frequency": (lambda: DualPathScan(6, 3, 4, 8, 2), [(2, 6, 11, 14)]),
     "scan over time": (lambda: DualPathScan(6, 2, 8, 5, 3), [(2, 6, 9, 4)]),
+    "attention over time": (lambda: TFAttention(8, 5, 2, 3), [(2, 8, 7, 5)]),
+    "attention over time, one head": (lambda: TFAttention(6, 17, 1, 4), [(1, 6, 1, 17)]),
     "scale of a sum": (lambda: InterABottom(6, PReLU()), [(2, 6, 4200), (2, 6, 4200)]),
     "bottleneck": (lambda: Bottleneck(6), [(2, 6, 11, 13)]),
     # A weight before a batch norm has no gradient but for eps: the readable form's is off by 4e-4 of itself.

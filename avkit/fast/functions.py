@@ -36,11 +36,11 @@ class Taps:
         return tuple((size + before + after - taps) // self.stride + 1 for size, taps, before, after in sizes)
 
 
-def _at(tensor: Tensor | None) -> ctypes.c_void_p | None:
+def at(tensor: Tensor | None) -> ctypes.c_void_p | None:
     return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
 
 
-def _longs(*numbers: int) -> list[ctypes.c_int64]:
+def longs(*numbers: int) -> list[ctypes.c_int64]:
     return [_LONG(number) for number in numbers]
 
 
@@ -61,9 +61,9 @@ class NormAct(torch.autograd.Function):
         out, mean, rstd = x.new_empty(shape), x.new_empty(len(x)), x.new_empty(len(x))
         ctx.sizes = (*x.shape[:2], height, width, out_height, out_width)
         ctx.taps, ctx.slope = taps, slope if isinstance(slope, float) else float(slope)
-        arguments = [_at(tensor) for tensor in (x, weight, bias, gamma, beta)]
+        arguments = [at(tensor) for tensor in (x, weight, bias, gamma, beta)]
         load().avkit_norm_forward(
-            *_geometry(ctx), *arguments, _FLOAT(eps), _FLOAT(ctx.slope), *(_at(t) for t in (out, mean, rstd)), _threads()
+            *_geometry(ctx), *arguments, _FLOAT(eps), _FLOAT(ctx.slope), *(at(t) for t in (out, mean, rstd)), threads()
         )
         ctx.save_for_backward(x, weight, bias, gamma, beta, mean, rstd)
         return out
@@ -79,20 +79,20 @@ class NormAct(torch.autograd.Function):
         dslope = x.new_empty(1) if learnt else None
         load().avkit_norm_backward(
             *_geometry(ctx),
-            *(_at(t) for t in (x, weight, bias, gamma, beta, mean, rstd)),
+            *(at(t) for t in (x, weight, bias, gamma, beta, mean, rstd)),
             _FLOAT(ctx.slope),
-            *(_at(t) for t in (grad, dx, dweight, dbias, dgamma, dbeta, dslope)),
-            _threads(),
+            *(at(t) for t in (grad, dx, dweight, dbias, dgamma, dbeta, dslope)),
+            threads(),
         )
         return dx, None, dweight, dbias, dgamma, dbeta, None, dslope
 
 
 def _geometry(ctx) -> list:
     (top, left), (high, wide) = ctx.taps.before, ctx.taps.kernel
-    return [*_longs(*ctx.sizes), high, wide, ctx.taps.stride, top, left]
+    return [*longs(*ctx.sizes), high, wide, ctx.taps.stride, top, left]
 
 
-def _threads() -> int:
+def threads() -> int:
     return torch.get_num_threads()
 
 
@@ -104,10 +104,10 @@ class ScaleAct(torch.autograd.Function):
     def forward(ctx, x, rest, weight, bias, slope):
         x, rest = x.contiguous(), None if rest is None else rest.contiguous()
         out = torch.empty_like(x)
-        ctx.sizes = _longs(*x.shape[:2], x.shape[2:].numel())
+        ctx.sizes = longs(*x.shape[:2], x.shape[2:].numel())
         ctx.slope = _FLOAT(slope if isinstance(slope, float) else float(slope))
-        tensors = [_at(t) for t in (x, rest, weight, bias)]
-        load().avkit_scale_forward(*ctx.sizes, *tensors, ctx.slope, _at(out), _threads())
+        tensors = [at(t) for t in (x, rest, weight, bias)]
+        load().avkit_scale_forward(*ctx.sizes, *tensors, ctx.slope, at(out), threads())
         ctx.save_for_backward(x, rest, weight, bias)
         return out
 
@@ -119,8 +119,8 @@ class ScaleAct(torch.autograd.Function):
         dx, dweight = torch.empty_like(x), torch.empty_like(weight)
         dbias = None if bias is None else torch.empty_like(bias)
         dslope = x.new_empty(1) if ctx.needs_input_grad[4] else None
-        given, wanted = ([_at(t) for t in tensors] for tensors in ((x, rest, weight, bias), (grad, dx, dweight, dbias, dslope)))
-        load().avkit_scale_backward(*ctx.sizes, *given, ctx.slope, *wanted, _threads())
+        given, wanted = ([at(t) for t in tensors] for tensors in ((x, rest, weight, bias), (grad, dx, dweight, dbias, dslope)))
+        load().avkit_scale_backward(*ctx.sizes, *given, ctx.slope, *wanted, threads())
         return dx, None if rest is None else dx, dweight, dbias, dslope
 
 
@@ -130,8 +130,8 @@ def affine_(x: Tensor, scale: Tensor, shift: Tensor, slope: Tensor, rest: Tensor
     last = not x.is_contiguous()
     layout = torch.channels_last if last else torch.contiguous_format
     x, rest = x.contiguous(memory_format=layout), None if rest is None else rest.contiguous(memory_format=layout)
-    sizes = [*_longs(*x.shape[:2], x.shape[2:].numel()), int(last)]
-    load().avkit_affine(*sizes, *(_at(t) for t in (x, rest, scale, shift, slope)), _threads())
+    sizes = [*longs(*x.shape[:2], x.shape[2:].numel()), int(last)]
+    load().avkit_affine(*sizes, *(at(t) for t in (x, rest, scale, shift, slope)), threads())
     return x
 
 
@@ -141,9 +141,9 @@ class Moments(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
         x = x.contiguous()
-        sizes = _longs(*x.shape[:2], x.shape[2:].numel())
+        sizes = longs(*x.shape[:2], x.shape[2:].numel())
         mean, variance = x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
-        load().avkit_moments(*sizes, *(_at(t) for t in (x, mean, variance)), _threads())
+        load().avkit_moments(*sizes, *(at(t) for t in (x, mean, variance)), threads())
         ctx.save_for_backward(x, mean)
         return mean, variance
 
@@ -163,8 +163,8 @@ class Fuse(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a, value_gate, key_gate, maps, centre):
         tensors = [t.contiguous() for t in (a, value_gate, key_gate, maps, centre)]
-        ctx.sizes, out = _longs(*a.shape), torch.empty_like(tensors[0])
-        load().avkit_fuse_forward(*ctx.sizes, *(_at(t) for t in (*tensors, out)), _threads())
+        ctx.sizes, out = longs(*a.shape), torch.empty_like(tensors[0])
+        load().avkit_fuse_forward(*ctx.sizes, *(at(t) for t in (*tensors, out)), threads())
         ctx.save_for_backward(*tensors)
         return out
 
@@ -173,7 +173,7 @@ class Fuse(torch.autograd.Function):
     def backward(ctx, grad):
         grad, saved = grad.contiguous(), ctx.saved_tensors
         gradients = [torch.empty_like(t) for t in saved[:4]]
-        load().avkit_fuse_backward(*ctx.sizes, *(_at(t) for t in (*saved, grad, *gradients)), _threads())
+        load().avkit_fuse_backward(*ctx.sizes, *(at(t) for t in (*saved, grad, *gradients)), threads())
         (s_v, _, s_k, _), (_, do_v, _, do_k) = saved[3], gradients[3]
         return *gradients, -(do_v * s_v + do_k * s_k)
 
@@ -185,8 +185,8 @@ class Mask(torch.autograd.Function):
     @staticmethod
     def forward(ctx, mask, encoded):
         mask, encoded = mask.contiguous(), encoded.contiguous()
-        ctx.sizes, out = _longs(*mask.shape[:2], encoded[0].numel() // 2), torch.empty_like(mask)
-        load().avkit_mask_forward(*ctx.sizes, *(_at(t) for t in (mask, encoded, out)), _threads())
+        ctx.sizes, out = longs(*mask.shape[:2], encoded[0].numel() // 2), torch.empty_like(mask)
+        load().avkit_mask_forward(*ctx.sizes, *(at(t) for t in (mask, encoded, out)), threads())
         ctx.save_for_backward(mask, encoded)
         return out
 
@@ -195,7 +195,7 @@ class Mask(torch.autograd.Function):
     def backward(ctx, grad):
         grad, (mask, encoded) = grad.contiguous(), ctx.saved_tensors
         gradients = torch.empty_like(mask), torch.empty_like(encoded)
-        load().avkit_mask_backward(*ctx.sizes, *(_at(t) for t in (mask, encoded, grad, *gradients)), _threads())
+        load().avkit_mask_backward(*ctx.sizes, *(at(t) for t in (mask, encoded, grad, *gradients)), threads())
         return gradients
 
 
@@ -221,7 +221,7 @@ class Pointwise(torch.autograd.Function):
         return dx, dweight, grad.sum((0, 2)) if for_bias else None, grad if for_rest else None
 
 
-def _nearest(size: int, coarse: int) -> Tensor:
+def nearest(size: int, coarse: int) -> Tensor:
     """Which of `coarse` positions each of `size` reads, as nearest-neighbour interpolation has it."""
     places = torch.arange(coarse, dtype=torch.float64)
     return interpolate(places[None, None], size=size, mode="nearest")[0, 0].long()
@@ -235,11 +235,11 @@ class Inject(torch.autograd.Function):
         local, gate, embedding = local.contiguous(), gate.contiguous(), embedding.contiguous()
         rest = None if rest is None else rest.contiguous()
         fine, coarse = _plane(local), _plane(gate)
-        maps = [_nearest(*pair) for pair in zip(fine, coarse, strict=True)]
+        maps = [nearest(*pair) for pair in zip(fine, coarse, strict=True)]
         out = torch.empty_like(local)
         ctx.sizes = (local.shape[0] * local.shape[1], *fine, *coarse)
-        tensors = [_at(t) for t in (*maps, local, gate, embedding, rest, out)]
-        load().avkit_inject_forward(*_longs(*ctx.sizes), *tensors, _threads())
+        tensors = [at(t) for t in (*maps, local, gate, embedding, rest, out)]
+        load().avkit_inject_forward(*longs(*ctx.sizes), *tensors, threads())
         ctx.save_for_backward(local, gate, *maps)
         return out
 
@@ -249,9 +249,65 @@ class Inject(torch.autograd.Function):
         grad = grad.contiguous()
         local, gate, rows, columns = ctx.saved_tensors
         dlocal, dgate, dembedding = torch.empty_like(local), torch.empty_like(gate), torch.empty_like(gate)
-        tensors = [_at(t) for t in (rows, columns, local, gate, grad, dlocal, dgate, dembedding)]
-        load().avkit_inject_backward(*_longs(*ctx.sizes), *tensors, _threads())
+        tensors = [at(t) for t in (rows, columns, local, gate, grad, dlocal, dgate, dembedding)]
+        load().avkit_inject_backward(*longs(*ctx.sizes), *tensors, threads())
         return dlocal, dgate, dembedding, grad if ctx.needs_input_grad[3] else None
+
+
+class Heads(torch.autograd.Function):
+    """Activation and norm of groups of channels, frame by frame (see frames.cpp): x (B, C, T, F), for each of the `kinds` a
+    slope (heads,), a gain and a bias (heads, width, F) -> for each (B, heads, T, width · F)."""
+
+    @staticmethod
+    def forward(ctx, x, eps: float, *kinds):
+        x, kinds = x.contiguous(), [t.contiguous() for t in kinds]
+        ctx.eps, ctx.sizes, outs, first = _FLOAT(eps), [], [], 0
+        for slope, gamma, beta in zip(*(kinds[i::3] for i in range(3)), strict=True):
+            heads, width, freqs = gamma.shape
+            out = x.new_empty(len(x), heads, x.shape[2], width * freqs)
+            sizes = [*longs(*x.shape[:2], first, heads, width, *x.shape[2:]), 1]
+            given = [at(t) for t in (x, slope, gamma, beta)]
+            load().avkit_frames_forward(*sizes, *given, ctx.eps, None, at(out), threads())
+            first += heads * width
+            ctx.sizes.append(sizes)
+            outs.append(out)
+        ctx.save_for_backward(x, *kinds)
+        return tuple(outs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads):
+        x, *kinds = ctx.saved_tensors
+        dx, found = torch.empty_like(x), [torch.empty_like(t) for t in kinds]
+        for i, (sizes, grad) in enumerate(zip(ctx.sizes, grads, strict=True)):
+            (slope, gamma, _), wanted = kinds[3 * i : 3 * i + 3], found[3 * i : 3 * i + 3]
+            grad = grad.contiguous()
+            given = [at(x), at(slope), at(gamma), ctx.eps, at(grad), at(dx), *map(at, wanted)]
+            load().avkit_frames_backward(*sizes, *given, threads())
+        return dx, None, *found
+
+
+class FrameNorm(torch.autograd.Function):
+    """Activation and norm of each frame over channels and frequencies, plus `rest`: x and rest (B, C, T, F), slope (1,), gain
+    and bias (1, C, 1, F) -> (B, C, T, F)."""
+
+    @staticmethod
+    def forward(ctx, x, slope, gamma, beta, eps: float, rest):
+        x, rest, out = x.contiguous(), rest.contiguous(), torch.empty_like(x)
+        ctx.sizes, ctx.eps = [*longs(*x.shape[:2], 0, 1, *x.shape[1:]), 0], _FLOAT(eps)
+        given = [at(t) for t in (x, slope, gamma, beta)]
+        load().avkit_frames_forward(*ctx.sizes, *given, ctx.eps, at(rest), at(out), threads())
+        ctx.save_for_backward(x, slope, gamma)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        grad, (x, slope, gamma) = grad.contiguous(), ctx.saved_tensors
+        found = [torch.empty_like(t) for t in (x, slope, gamma, gamma)]
+        given = [at(x), at(slope), at(gamma), ctx.eps, at(grad)]
+        load().avkit_frames_backward(*ctx.sizes, *given, *map(at, found), threads())
+        return *found, None, grad
 
 
 class Windows(torch.autograd.Function):
@@ -261,9 +317,9 @@ class Windows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, gamma, beta, eps: float, axis: int, window: int):
         x = x.contiguous()
-        ctx.sizes, ctx.eps = [*_longs(*x.shape), axis, _LONG(window)], _FLOAT(eps)
+        ctx.sizes, ctx.eps = [*longs(*x.shape), axis, _LONG(window)], _FLOAT(eps)
         out = x.new_empty(x.shape[axis] - window + 1, len(x) * x.shape[5 - axis], x.shape[1] * window)
-        load().avkit_windows_forward(*ctx.sizes, *(_at(t) for t in (x, gamma, beta)), ctx.eps, _at(out), _threads())
+        load().avkit_windows_forward(*ctx.sizes, *(at(t) for t in (x, gamma, beta)), ctx.eps, at(out), threads())
         ctx.save_for_backward(x, gamma)
         return out
 
@@ -273,8 +329,8 @@ class Windows(torch.autograd.Function):
         grad = grad.contiguous()
         x, gamma = ctx.saved_tensors
         dx, parts = torch.empty_like(x), x.new_empty(grad.shape[1], 2, x.shape[1])
-        tensors = [_at(t) for t in (grad, dx, parts)]
-        load().avkit_windows_backward(*ctx.sizes, _at(x), _at(gamma), ctx.eps, *tensors, _threads())
+        tensors = [at(t) for t in (grad, dx, parts)]
+        load().avkit_windows_backward(*ctx.sizes, at(x), at(gamma), ctx.eps, *tensors, threads())
         dgamma, dbeta = parts.sum(0)
         return dx, dgamma.view_as(gamma), dbeta.view_as(gamma), None, None, None
 
@@ -285,9 +341,9 @@ class Overlap(torch.autograd.Function):
     @staticmethod
     def forward(ctx, windows, bias, rest, axis: int, window: int):
         windows, rest = windows.contiguous(), rest.contiguous()
-        ctx.sizes, ctx.shape = [*_longs(*rest.shape), axis, _LONG(window)], windows.shape
+        ctx.sizes, ctx.shape = [*longs(*rest.shape), axis, _LONG(window)], windows.shape
         out = torch.empty_like(rest)
-        load().avkit_overlap_forward(*ctx.sizes, *(_at(t) for t in (windows, bias, rest, out)), _threads())
+        load().avkit_overlap_forward(*ctx.sizes, *(at(t) for t in (windows, bias, rest, out)), threads())
         return out
 
     @staticmethod
@@ -295,7 +351,7 @@ class Overlap(torch.autograd.Function):
     def backward(ctx, grad):
         grad = grad.contiguous()
         dwindows = grad.new_empty(ctx.shape)
-        load().avkit_overlap_backward(*ctx.sizes, _at(grad), _at(dwindows), _threads())
+        load().avkit_overlap_backward(*ctx.sizes, at(grad), at(dwindows), threads())
         return dwindows, grad.sum((0, 2, 3)), grad, None, None
 
 
@@ -310,9 +366,9 @@ class Scan(torch.autograd.Function):
         k = products.shape[2] // width
         x = x.contiguous() if k == 3 else None
         cells, out = products.new_empty(length, items, width), products.new_empty(length, items, width)
-        ctx.sizes = [*_longs(length, items, hidden), directions, k]
-        tensors = [_at(t) for t in (products, x, weight_c, bias, cells, out)]
-        load().avkit_sru_forward(*ctx.sizes, *tensors, _threads())
+        ctx.sizes = [*longs(length, items, hidden), directions, k]
+        tensors = [at(t) for t in (products, x, weight_c, bias, cells, out)]
+        load().avkit_sru_forward(*ctx.sizes, *tensors, threads())
         ctx.save_for_backward(products, x, weight_c, bias, cells)
         return out
 
@@ -324,8 +380,8 @@ class Scan(torch.autograd.Function):
         directions, hidden = ctx.sizes[3], ctx.sizes[2].value
         dproducts, dx = torch.empty_like(products), None if x is None else torch.empty_like(x)
         parts = products.new_empty(directions, products.shape[1], 4, hidden)
-        tensors = [_at(t) for t in (products, x, weight_c, bias, cells, grad, dproducts, dx, parts)]
-        load().avkit_sru_backward(*ctx.sizes, *tensors, _threads())
+        tensors = [at(t) for t in (products, x, weight_c, bias, cells, grad, dproducts, dx, parts)]
+        load().avkit_sru_backward(*ctx.sizes, *tensors, threads())
         v_f, v_r, b_f, b_r = parts.sum(1).transpose(0, 1).flatten(1)  # each (W,)
         return dproducts, dx, torch.cat((v_f, v_r)), torch.cat((b_f, b_r)), None, None
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from avkit.fast.functions import Inject, fit_together
-from avkit.fast.modules import FastConvNormAct, FastInjectionSum, watched
-from avkit.iianet import InterABottom, InterAMiddle, IntraA, Separation
-from avkit.layers import ConvNormAct, upsample
+from avkit.fast import pending
+from avkit.fast.functions import Inject, fit_together, fits, nearest
+from avkit.fast.modules import FastConvNormAct, FastInjectionSum, pointwise, slope_of, watched
+from avkit.fast.pending import Gates, Pending
+from avkit.iianet import BottomUp, InterABottom, InterAMiddle, IntraA, Separation, TopDown
+from avkit.layers import Compression, ConvNormAct, GlobalLayerNorm, upsample
 
 
 class FastIntraA(FastInjectionSum, IntraA):
@@ -48,13 +50,116 @@ class FastInterAMiddle(InterAMiddle):
 
 
 class FastSeparation(Separation):
-    """The sound's global feature reaches each level without being written out at its size."""
+    """The sound's global feature reaches each level without being written out at its size; and where no gradient is wanted,
+    the sound's norms are put off and its levels worked on in place, in memory that all cycles share."""
 
-    def attend_audio(self, levels: list[Tensor], top: Tensor) -> list[Tensor]:
-        """IntraA at every level."""
-        if not all(isinstance(intra, FastIntraA) for intra in self.audio_intra):
-            return super().attend_audio(levels, top)
-        return [intra.repeated(level, top) for intra, level in zip(self.audio_intra, levels, strict=True)]
+    def forward(self, a0: Tensor, v0: Tensor) -> Tensor:
+        """a₀ (B, C, T), v₀ (B, D, V) -> (B, C, T)."""
+        if torch.is_grad_enabled() or not fit_together(a0, v0) or not self.is_plain():
+            return super().forward(a0, v0)
+        room, a, v = Room.of(self, a0), a0, v0
+        for cycle in range(self.fusion_cycles + self.audio_cycles):
+            if cycle:
+                a = self.audio_inter_bottom(a, a0)
+            if 0 < cycle < self.fusion_cycles:
+                v = self.video_inter_bottom(v, v0)
+            a, v = self.cycle_in(room, a, v if cycle < self.fusion_cycles else None)
+        return a
+
+    def is_plain(self) -> bool:
+        """Whether every block of the sound's stream is the network's own, with depthwise convolutions and gLN, unwatched."""
+        ups, down = self.audio_bottom_up, self.audio_top_down
+        merges = list(down.merge)
+        intra = [*self.audio_intra, *merges]
+        wanted = (
+            *((block, FastIntraA) for block in intra),
+            *((block, FastInterAMiddle) for block in self.inter_middle),
+            (ups, BottomUp), (ups.compression, Compression), (ups.projection, FastConvNormAct), (down, TopDown),
+        )  # fmt: skip
+        if any(type(block) is not kind for block, kind in wanted) or slope_of(ups.projection.act) is None:
+            return False
+        convs = [*ups.compression, *(part for block in intra for part in (block.local, block.gate, block.embedding))]
+        norms = [ups.projection, *convs]
+        if any(type(block.norm) is not GlobalLayerNorm for block in norms):
+            return False
+        one_tap = [part for block in self.audio_intra for part in (block.local, block.gate, block.embedding)]
+        if any(part.conv.kernel_size != (1,) or part.conv.bias is not None for part in one_tap):
+            return False
+        return not watched(self, *ups.modules(), *down.modules(), *self.audio_intra.modules(), *self.inter_middle.modules())
+
+    def cycle_in(self, room: Room, a: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """A fusion cycle, or without lips an audio cycle."""
+        ups, middle = self.audio_bottom_up, [None] * len(self.audio_intra)
+        levels, a_global = room.climb(ups, a)
+        if v is not None:
+            v_levels, v_global = self.video_bottom_up(v)
+            a_global, v_global = self.inter_top(a_global, v_global)
+            v_levels = [intra(level, v_global) for intra, level in zip(self.video_intra, v_levels, strict=True)]
+            middle = [pending.dense(inter.gate, level) for inter, level in zip(self.inter_middle, v_levels, strict=True)]
+            v = self.video_top_down(v_levels) + v
+        else:
+            a_global, _ = self.inter_top(a_global, None)
+        gates = room.gates(self.audio_intra, levels, a_global, middle)
+        u = gates[-1].apply(levels[-1].raw, None)
+        for i in reversed(range(len(levels) - 1)):
+            merge_ = self.audio_top_down.merge[i]
+            local = gates[i].apply(levels[i].raw, merge_.local)
+            gate, embedding = (
+                pending.conv(part, u, into) for part, into in zip((merge_.gate, merge_.embedding), room.coarse[i], strict=True)
+            )
+            u = pending.merge(local, gate, embedding, room.halves[i])
+        return pointwise(self.audio_top_down.expansion, u, a), v
+
+
+class Room:
+    """Memory for one pass of the sound's stream through its levels, shared by all cycles of one call, and which position of
+    a coarser level each position of a finer one reads."""
+
+    def __init__(self, batch: int, hidden: int, sizes: list[int]):
+        self.levels = [torch.empty(batch, hidden, size) for size in sizes]
+        self.coarse = [(torch.empty_like(level), torch.empty_like(level)) for level in self.levels[1:]]
+        self.halves = [nearest(fine, coarse).int() for fine, coarse in zip(sizes, sizes[1:], strict=False)]
+        self.places = [nearest(size, sizes[-1]) for size in sizes]
+        self.counts = [torch.bincount(places, minlength=sizes[-1]).float() for places in self.places]
+
+    @classmethod
+    def of(cls, separation: Separation, a0: Tensor) -> Room:
+        """The room that a₀ (B, C, T) needs."""
+        sizes = [a0.shape[2]]
+        for layer in list(separation.audio_bottom_up.compression)[1:]:
+            (kernel,), (stride,), (side,) = layer.conv.kernel_size, layer.conv.stride, layer.conv.padding
+            sizes.append((sizes[-1] + 2 * side - kernel) // stride + 1)
+        return cls(len(a0), separation.audio_bottom_up.projection.conv.out_channels, sizes)
+
+    def climb(self, ups: BottomUp, a: Tensor) -> tuple[list[Pending], Tensor]:
+        """Projection and compression: the levels, and the global feature."""
+        projection, raw = ups.projection, self.levels[0]
+        weight, bias = projection.conv.weight.flatten(1), projection.conv.bias
+        torch.baddbmm(bias[:, None], weight.expand(len(a), -1, -1), a.contiguous(), out=raw)
+        before = pending.settle(pending.moments_of(raw), raw.shape[2], projection.norm)
+        pooled, slope = self.levels[-1].shape[2], float(slope_of(projection.act))
+        levels = [pending.conv(ups.compression[0], raw, raw, pooled, before, slope)]
+        for layer, into in zip(list(ups.compression)[1:], self.levels[1:], strict=True):
+            levels.append(pending.conv(layer, levels[-1], into, pooled))
+        return levels, pending.total(levels)
+
+    def gates(
+        self, intra: nn.ModuleList, levels: list[Pending], top: Tensor, middle: list[Pending | None]
+    ) -> list[Gates]:
+        """IntraA of every level, whose one-tap convolutions and norms come down to a scale and a shift."""
+        top, gates = top.contiguous(), []
+        for block, level, places, counts, lips in zip(intra, levels, self.places, self.counts, middle, strict=True):
+            size = level.raw.shape[2]
+            local = pending.settle(level.moments, size, block.local.norm, level.maps, block.local.conv.weight)
+            moments = pending.moments_of(top, counts)
+            rest = [pending.settle(moments, size, part.norm, None, part.conv.weight) for part in (block.gate, block.embedding)]
+            maps = [*local, *rest[0], *rest[1]]
+            if lips is None:
+                gates.append(Gates(top, places, maps))
+            else:
+                frames = nearest(size, lips.raw.shape[2])
+                gates.append(Gates(top, places, [*maps, *lips.maps], lips.raw, frames))
+        return gates
 
 
 class FastInterABottom(InterABottom):

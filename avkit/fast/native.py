@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 FOLDER = Path(__file__).parent
-SOURCES = ("norms.cpp", "maps.cpp", "scans.cpp")
+SOURCES = ("norms.cpp", "maps.cpp", "scans.cpp", "frames.cpp", "pending.cpp")
 SWITCH = "AVKIT_KERNELS"  # "0": never use the compiled operations
 COMPILE = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-fopenmp", "-fPIC", "-Wno-unknown-pragmas"]
 

@@ -6,20 +6,23 @@ import torch
 from torch import Tensor, nn
 
 from avkit.fast.functions import (
+    FrameNorm,
     Fuse,
+    Heads,
     Mask,
     Moments,
     NormAct,
     Overlap,
+    Pointwise,
     ScaleAct,
     Taps,
     Windows,
     fit_together,
     fits,
 )
-from avkit.fast.modules import pointwise, watched
-from avkit.layers import ConvNormAct, upsample
-from avkit.rtfs import CAF, S3, AudioEncoder, Bottleneck, DualPathScan, RTFSBlock, VisualBlock
+from avkit.fast.modules import is_pointwise, pointwise, slope_of, watched
+from avkit.layers import ConvActNorm, ConvNormAct, upsample
+from avkit.rtfs import CAF, S3, AudioEncoder, Bottleneck, DualPathScan, RTFSBlock, TFAttention, VisualBlock
 
 
 class FastAudioEncoder(AudioEncoder):
@@ -52,6 +55,37 @@ class FastDualPathScan(DualPathScan):
         y = Windows.apply(x, self.norm.gamma, self.norm.beta, self.norm.eps, self.axis, self.window)
         y = self.rnn(y) @ self.fold.weight.flatten(1)
         return Overlap.apply(y, self.fold.bias, x, self.axis, self.window)
+
+
+class FastTFAttention(TFAttention):
+    """The convolutions of all heads are one matrix product, their activations and norms one pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, T, F) -> the same shape."""
+        kinds = (self.queries, self.keys, self.values)
+        blocks = [*(block for kind in kinds for block in kind), self.output]
+        if not fits(x, self.output.conv.weight) or watched(*(part for block in blocks for part in block.modules())):
+            return super().forward(x)
+        if any(slope_of(block.act) is None or not is_pointwise(block.conv) for block in blocks):
+            return super().forward(x)
+        q, k, v = Heads.apply(_all_heads(blocks[:-1], x), self.output.norm.eps, *(t for kind in kinds for t in _norms(kind)))
+        attention = torch.softmax(q @ k.transpose(2, 3) / q.shape[3] ** 0.5, dim=3)  # (B, heads, T, T)
+        heads = (attention @ v).unflatten(3, (-1, x.shape[3])).transpose(2, 3)  # (B, heads, D / heads, T, F)
+        y, norm = pointwise(self.output.conv, heads.reshape(x.shape)), self.output.norm
+        return FrameNorm.apply(y, self.output.act.weight, norm.gamma, norm.beta, norm.eps, x)
+
+
+def _all_heads(blocks: list[ConvActNorm], x: Tensor) -> Tensor:
+    """The convolutions of all blocks side by side: (B, D, T, F) -> (B, their widths' sum, T, F)."""
+    weight = torch.cat([block.conv.weight.flatten(1) for block in blocks])
+    bias = torch.cat([block.conv.bias for block in blocks])
+    return Pointwise.apply(x.flatten(2), weight, bias, None).unflatten(2, x.shape[2:])
+
+
+def _norms(kind: nn.ModuleList) -> tuple[Tensor, Tensor, Tensor]:
+    """Slopes (heads,), gains and biases (heads, width, F) of one kind of embedding."""
+    gains, biases = (torch.stack([getattr(block.norm, name)[0, :, 0] for block in kind]) for name in ("gamma", "beta"))
+    return torch.cat([block.act.weight for block in kind]), gains, biases
 
 
 class FastRTFSBlock(RTFSBlock):
@@ -141,6 +175,7 @@ FORMS = {
     AudioEncoder: FastAudioEncoder,
     Bottleneck: FastBottleneck,
     DualPathScan: FastDualPathScan,
+    TFAttention: FastTFAttention,
     RTFSBlock: FastRTFSBlock,
     VisualBlock: FastVisualBlock,
     CAF: FastCAF,
