@@ -16,11 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from avkit.lips import LipTransform
-from avkit.metrics import si_snr
 from avkit.rtfs import RTFSNet, RTFSNetConfig
 from avkit.signal import FRAME_RATE, SAMPLE_RATE, frames_for
-from avkit.teach.samples import Sample
+from avkit.teach.trained import both_voices, gain, watch_lips  # noqa: F401  (for the notebook)
 
 # Counting by hand -------------------------------------------------------------------------------------------------
 
@@ -252,24 +250,6 @@ def _without_second_a0(model: RTFSNet) -> list[RemovableHandle]:
         return None if inputs[0] is first[0] else (inputs[0] - first[0],)
 
     return [model.bottleneck.register_forward_hook(note), model.rtfs_block.register_forward_pre_hook(take)]
-
-
-@torch.no_grad()
-def watch_lips(model: nn.Module, sample: Sample) -> Tensor:
-    """The lip features of both talkers, (2, 512, V), by a trained network's own lip encoder."""
-    return model.lips(LipTransform()(sample.lips))
-
-
-@torch.no_grad()
-def both_voices(model: nn.Module, sample: Sample, lips: Tensor | None = None) -> Tensor:
-    """(2, L): what a network returns for either talker's lips; `lips` (2, 512, V) spare their encoding."""
-    lips = watch_lips(model, sample) if lips is None else lips
-    return model(sample.mixture.expand(2, -1), lips)[:, 0]
-
-
-def gain(voices: Tensor, sample: Sample) -> float:
-    """SI-SNRi in dB of (2, L) voices, mean of both."""
-    return float((si_snr(voices, sample.voices) - si_snr(sample.mixture.expand(2, -1), sample.voices)).mean())
 
 
 def shares(macs: Mapping[str, int]) -> dict[str, float]:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from avkit.iianet import IIANet, IIANetConfig
 from avkit.layers import InjectionSum, pool_to, upsample
-from avkit.lips import LipTransform
-from avkit.metrics import si_snr
 from avkit.rtfs import RTFSNetConfig
 from avkit.signal import SAMPLE_RATE
+from avkit.teach.lesson06_lab import correlation
 from avkit.teach.lesson08_lab import count_by_hand
 from avkit.teach.samples import Sample
+from avkit.teach.trained import both_voices, gain, watch_lips  # noqa: F401  (for the notebook)
 
 # Watching -----------------------------------------------------------------------------------------------------------
 
@@ -43,12 +43,6 @@ class Cycles:
     levels: tuple[list[Tensor], ...]
     lip_levels: tuple[list[Tensor], ...]
     gates: tuple[list[Tensor], ...]
-
-
-@torch.no_grad()
-def watch_lips(model: nn.Module, frames: Tensor) -> Tensor:
-    """Mouth frames (B, F, 96, 96) uint8 -> (B, 512, F) lip features, by a trained network's own lip encoder."""
-    return model.lips(LipTransform()(frames))
 
 
 @torch.no_grad()
@@ -94,18 +88,6 @@ def read_out(model: IIANet, seen: Cycles, a: Tensor) -> Tensor:
     """The sound after some cycle (2, C, T), through mask and decoder as if it were the last -> (2, L)."""
     mask = model.mask(a).unflatten(1, (model.config.n_src, -1))
     return model.decoder(mask * seen.s[:, None], len(seen.sample.mixture))[:, 0]
-
-
-def gain(voices: Tensor, sample: Sample) -> float:
-    """SI-SNRi in dB of (2, L) voices, mean of both."""
-    return float((si_snr(voices, sample.voices) - si_snr(sample.mixture.expand(2, -1), sample.voices)).mean())
-
-
-@torch.no_grad()
-def both_voices(model: nn.Module, sample: Sample, features: Tensor | None = None) -> Tensor:
-    """(2, L): what a network returns for either talker's lips; `features` (2, 512, V) spare their encoding."""
-    features = watch_lips(model, sample.lips) if features is None else features
-    return model(sample.mixture.expand(2, -1), features)[:, 0]
 
 
 # How far a change travels ------------------------------------------------------------------------------------------
@@ -191,12 +173,6 @@ def lead(voices: Tensor, frames: int) -> Tensor:
     power = pool_to(voices.square()[:, None], voices.new_empty(1, 1, frames))[:, 0] + 1e-7
     levels = 10 * power.log10()
     return (levels - levels.flip(0)).clamp(-30, 30)
-
-
-def correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Pearson's correlation along the last axis; 0 where one of the two does not change."""
-    x, y = (z - z.mean(dim=-1, keepdim=True) for z in (x, y))
-    return (x * y).sum(dim=-1) / (x.norm(dim=-1) * y.norm(dim=-1)).clamp_min(1e-9)
 
 
 def follow(seen: Iterable[Cycles]) -> tuple[Tensor, Tensor]:

@@ -44,8 +44,7 @@ With less time, leave out section 6 and the sketch of PESQ.
 def resampled_means(values: np.ndarray, pairs: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """(M,) values, (M, 2) numbers of their talkers, (R, K) how often each talker was drawn -> (R,) means. A mixture counts as often as
     the product of its talkers' counts; one of a talker with themselves as often as that talker."""
-    one, other = pairs[:, 0], pairs[:, 1]
-    weights = np.where(one == other, counts[:, one], counts[:, one] * counts[:, other])
+    weights = _weights(pairs, counts)
     return weights @ values / weights.sum(axis=1)
 
 
@@ -89,17 +88,12 @@ def _probe_resample(answer, draw: torch.Generator) -> dict[str, Tensor]:
 def stoi_of_bands(estimate: Tensor, reference: Tensor) -> Tensor:
     """Levels (bands, M), M ≥ 30 -> STOI: the mean, over bands and over all stretches of 30 frames, of the correlation between reference
     and estimate, the latter brought to the former's energy and limited."""
-    x, y = reference.unfold(1, SEGMENT, 1), estimate.unfold(1, SEGMENT, 1)  # (bands, stretches, 30)
-    y = y * x.norm(dim=2, keepdim=True) / y.norm(dim=2, keepdim=True).clamp_min(1e-12)
-    y = torch.minimum(y, x * (1 + 10 ** (CLIP_DB / 20)))
-    x, y = x - x.mean(dim=2, keepdim=True), y - y.mean(dim=2, keepdim=True)
-    products = (x * y).sum(dim=2) / (x.norm(dim=2) * y.norm(dim=2)).clamp_min(1e-12)
-    return products.mean()
+    return _stoi_variant(estimate, reference)
 
 
 def _stoi_variant(estimate, reference, scale=True, limit=True, centre=True, whole=False):
     step = estimate.shape[1] if whole else SEGMENT
-    x, y = reference.unfold(1, step, 1), estimate.unfold(1, step, 1)
+    x, y = reference.unfold(1, step, 1), estimate.unfold(1, step, 1)  # (bands, stretches, step)
     if scale:
         y = y * x.norm(dim=2, keepdim=True) / y.norm(dim=2, keepdim=True).clamp_min(1e-12)
     if limit:

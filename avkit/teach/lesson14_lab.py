@@ -12,21 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from avkit.lips import LipTransform
-from avkit.metrics import si_snr
 from avkit.teach.samples import Sample
+from avkit.teach.trained import both_voices, gain  # noqa: F401  (for the notebook)
 
 
 @torch.no_grad()
 def voices(model: nn.Module, sample: Sample, lips: nn.Module | None = None) -> Tensor:
     """(2, L): what a network returns for either talker's lips, watched through `lips` or its own lip encoder."""
     features = (lips or model.lips)(LipTransform()(sample.lips))
-    return model(sample.mixture.expand(2, -1), features)[:, 0]
-
-
-def gain(estimates: Tensor, sample: Sample) -> float:
-    """SI-SNRi in dB of (2, L) voices, mean of both."""
-    before = si_snr(sample.mixture.expand(2, -1), sample.voices)
-    return float((si_snr(estimates, sample.voices) - before).mean())
+    return both_voices(model, sample, features)
 
 
 @torch.no_grad()
