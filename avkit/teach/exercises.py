@@ -223,7 +223,7 @@ def _difference(given: Results, wanted: Results, tolerance: float) -> str | None
 
 def _disagreement(given: Any, target: Any, tolerance: float) -> str | None:
     if isinstance(target, str | bool):
-        if isinstance(target, str) and len(target) == 1 != len(str(given)):
+        if isinstance(target, str) and len(target) == 1 and not (len(str(given)) == 1 and str(given).isalpha()):
             return f"answer with the letter alone, in quotes; got {given!r}."
         return None if given == target and type(given) is type(target) else f"{given!r} is not the answer."
     if isinstance(target, Tensor) and not isinstance(given, Tensor):

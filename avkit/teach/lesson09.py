@@ -108,6 +108,14 @@ def _one_block(levels, top, intra):
     return attend(levels, top, [intra[0]] * len(levels))
 
 
+def _handed_on(levels, top, intra):
+    found = []
+    for block, level in zip(intra, levels, strict=True):
+        top = block(level, interpolate(top, size=level.shape[2]))
+        found.append(top)
+    return found
+
+
 def descend(levels: Sequence[Tensor], merges: Sequence[Callable]) -> Tensor:
     """u = the coarsest scale, then u ← merge_i(scale i, u) down to the finest."""
     u = levels[-1]
@@ -121,6 +129,13 @@ def _wrong_way_down(levels, merges, add=False, order=reversed, swap=False, start
     for i in order(range(len(merges) + start + 1)):
         u = merges[i](u, levels[i]) if swap else merges[i](levels[i], u)
         u = u + levels[i] if add else u
+    return u
+
+
+def _one_too_few(levels, merges):
+    u = levels[-1]
+    for i in range(len(merges) - 1, 0, -1):
+        u = merges[i](levels[i], u)
     return u
 
 
@@ -163,12 +178,30 @@ EXERCISES = {
                 lambda level, kernel: kernel * 2**level,
                 "you double the whole reach at each scale. Only the step doubles; a convolution adds kernel − 1 of them.",
             ),
+            Mistake(
+                "scale 0 counted twice",
+                lambda level, kernel: kernel + (kernel - 1) * 2**level,
+                "you are one scale too far. Scale 0 hears the kernel alone; scale i adds kernel − 1 steps of 2^(i − 1) frames, so all steps "
+                "together make 2^level − 1.",
+            ),
+            Mistake(
+                "steps, not frames",
+                lambda level, kernel: (kernel - 1) * 2**level,
+                "that is the way from the first frame to the last, in steps. The frames at both ends count: there is one frame more "
+                "than there are steps between them.",
+            ),
+            Mistake(
+                "in samples",
+                lambda level, kernel: (frames_heard(level, kernel) - 1) * HOP + WINDOW,
+                "you have gone on to samples. Asked is how many *encoder frames* have a part in the number; the cell below turns "
+                "them into milliseconds.",
+            ),
         ),
     ),
     "same_order": Exercise(
         task="predict when the order of resampling and norm makes no difference",
         reference="c",
-        probe=lambda answer, draw: {"the two orders": str(answer).strip().lower()},
+        probe=lambda answer, draw: {"the two orders": str(answer).strip("() .").lower()},
         mistakes=(
             Mistake(
                 "never a difference",
@@ -216,6 +249,17 @@ EXERCISES = {
                 _one_block,
                 "you use the same block at every scale. Each scale has one of its own: intra[i].",
             ),
+            Mistake(
+                "coarse to fine",
+                lambda levels, top, intra: attend(levels, top, list(intra)[::-1]),
+                "the blocks are in the wrong order: intra[0] belongs to the finest scale, as levels[0] does.",
+            ),
+            Mistake(
+                "handed on",
+                _handed_on,
+                "you give each scale what the scale before returned. Every scale is given the global feature itself: in IntraA no scale "
+                "hears of another.",
+            ),
         ),
     ),
     "descend": Exercise(
@@ -243,6 +287,22 @@ EXERCISES = {
                 "coarsest left out",
                 lambda levels, merges: _wrong_way_down(levels, merges, start=-2),
                 "the coarsest scale is missing: it is where u starts.",
+            ),
+            Mistake(
+                "merges in the wrong order",
+                lambda levels, merges: descend(levels, list(merges)[::-1]),
+                "the merges are in the wrong order: merges[i] belongs to scale i, so the last one comes first.",
+            ),
+            Mistake(
+                "neighbours only",
+                lambda levels, merges: merges[0](levels[0], levels[1]),
+                "you merge scale 0 with scale 1 as it was. What is handed down is u, the *result* of the merge above, which holds all "
+                "coarser scales.",
+            ),
+            Mistake(
+                "one merge too few",
+                _one_too_few,
+                "your loop ends one scale too early: range(…) leaves its end out. The last merge is that with scale 0.",
             ),
         ),
     ),

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from avkit import load_model
 from avkit.iianet import IIANet
 from avkit.layers import upsample
 from avkit.teach import dataflow
+from avkit.teach import lesson10_answers as answers
 from avkit.teach import lesson10_figures as figures
 from avkit.teach import lesson10_lab as lab
 from avkit.teach.display import Html
@@ -48,38 +48,6 @@ runtime figure.
 # Exercises ------------------------------------------------------------------------------------------------------
 
 
-def exchange(
-    a: Tensor, v: Tensor, gate_a: Callable, update_a: Callable, gate_v: Callable, update_v: Callable
-) -> tuple[Tensor, Tensor]:
-    """InterA-T's exchange: each stream lets the other in through a gate of its own, both from what they were."""
-    seen, heard = interpolate(v, size=a.shape[2]), interpolate(a, size=v.shape[2])
-    new_a = a + update_a(seen * torch.sigmoid(gate_a(a)))
-    return new_a, v + update_v(heard * torch.sigmoid(gate_v(v)))
-
-
-def _new_sound_to_lips(a, v, gate_a, update_a, gate_v, update_v):
-    a = a + update_a(interpolate(v, size=a.shape[2]) * torch.sigmoid(gate_a(a)))
-    return a, v + update_v(interpolate(a, size=v.shape[2]) * torch.sigmoid(gate_v(v)))
-
-
-def _senders_gate(a, v, gate_a, update_a, gate_v, update_v):
-    to_lips = interpolate(torch.sigmoid(gate_a(a)), size=v.shape[2]) * v
-    to_sound = interpolate(torch.sigmoid(gate_v(v)), size=a.shape[2]) * a
-    return a + update_a(interpolate(to_lips, size=a.shape[2])), v + update_v(
-        interpolate(to_sound, size=v.shape[2])
-    )
-
-
-def _no_sigmoid(a, v, gate_a, update_a, gate_v, update_v):
-    seen, heard = interpolate(v, size=a.shape[2]), interpolate(a, size=v.shape[2])
-    return a + update_a(seen * gate_a(a)), v + update_v(heard * gate_v(v))
-
-
-def _no_residual(a, v, gate_a, update_a, gate_v, update_v):
-    new_a, new_v = exchange(a, v, gate_a, update_a, gate_v, update_v)
-    return new_a - a, new_v - v
-
-
 def _probe_exchange(answer: Callable, draw: torch.Generator) -> dict[str, Tensor]:
     results = {}
     for wide, narrow, frames, lip_frames in ((6, 4, 13, 3), (5, 3, 29, 7)):
@@ -98,57 +66,6 @@ def _probe_exchange(answer: Callable, draw: torch.Generator) -> dict[str, Tensor
             f"{frames} and {lip_frames} positions, lips": new_v,
         }
     return results
-
-
-def run_cycles(
-    a0: Tensor,
-    v0: Tensor,
-    fuse: Callable,
-    alone: Callable,
-    bottom_a: Callable,
-    bottom_v: Callable,
-    with_lips: int,
-    without_lips: int,
-) -> Tensor:
-    """The first cycle on the inputs themselves, the others through InterA-B; the last ones without lips."""
-    a, v = fuse(a0, v0)
-    for _ in range(with_lips - 1):
-        a, v = fuse(bottom_a(a, a0), bottom_v(v, v0))
-    for _ in range(without_lips):
-        a = alone(bottom_a(a, a0))
-    return a
-
-
-def _cycles(
-    a0,
-    v0,
-    fuse,
-    alone,
-    bottom_a,
-    bottom_v,
-    with_lips,
-    without_lips,
-    first=False,
-    reminded=True,
-    moving=True,
-    last=True,
-):
-    """The run with one thing changed, for the mistakes."""
-    a, v = fuse(bottom_a(a0, a0), bottom_v(v0, v0)) if first else fuse(a0, v0)
-    for _ in range(with_lips - 1):
-        a, new_v = fuse(bottom_a(a, a0 if reminded else 0 * a0), bottom_v(v, v0 if reminded else 0 * v0))
-        v = new_v if moving else v0
-    for _ in range(without_lips):
-        a = alone(bottom_a(a, a0 if reminded else 0 * a0) if last else a)
-    return a
-
-
-def _lips_to_the_end(a0, v0, fuse, alone, bottom_a, bottom_v, with_lips, without_lips):
-    return run_cycles(a0, v0, fuse, alone, bottom_a, bottom_v, with_lips + without_lips, 0)
-
-
-def _one_cycle_more(a0, v0, fuse, alone, bottom_a, bottom_v, with_lips, without_lips):
-    return run_cycles(a0, v0, fuse, alone, bottom_a, bottom_v, with_lips + 1, without_lips)
 
 
 def _probe_cycles(answer: Callable, draw: torch.Generator) -> dict[str, Tensor]:
@@ -180,36 +97,71 @@ FOUR_CYCLES = WITH_12 - 12 * (WITH_12 - WITH_6) / 6
 EXERCISES = {
     "exchange": Exercise(
         task="let sound and lips tell each other",
-        reference=exchange,
+        reference=answers.exchange,
         probe=_probe_exchange,
         mistakes=(
             Mistake(
                 "new sound to the lips",
-                _new_sound_to_lips,
+                answers.new_sound_to_lips,
                 "the lips are told of the *new* sound. Both updates start from what the streams were before the exchange.",
             ),
             Mistake(
                 "the sender's gate",
-                _senders_gate,
+                answers.senders_gate,
                 "you let the sender decide what it sends. The gate is made from the receiver's features, and multiplies "
                 "what comes from the other stream.",
             ),
             Mistake(
                 "no sigmoid",
-                _no_sigmoid,
+                answers.no_sigmoid,
                 "the gates are not squeezed: σ brings them between 0 and 1.",
             ),
             Mistake(
                 "nothing kept",
-                _no_residual,
+                answers.no_residual,
                 "you return what is let in, and lose what was there: the update is *added* to a and to v.",
+            ),
+            Mistake(
+                "new lips to the sound",
+                answers.new_lips_to_sound,
+                "the sound is told of the *new* lips. Both updates start from what the streams were before the exchange.",
+            ),
+            Mistake(
+                "one way",
+                lambda a, v, *layers: (answers.exchange(a, v, *layers)[0], v),
+                "the lips come back as they were. At the top the exchange goes both ways: they are told of the sound as well.",
+            ),
+            Mistake(
+                "sigmoid around the product",
+                answers.sigmoid_around,
+                "the sigmoid squeezes the product. It belongs around the gate alone: M(a) is squeezed, and then multiplies what comes in.",
+            ),
+            Mistake(
+                "straight lines",
+                functools.partial(answers.resampled, mode="linear"),
+                "you draw straight lines between positions. The arrows stand for the nearest position, interpolate's default.",
+            ),
+            Mistake(
+                "averaged down",
+                answers.averaged_down,
+                "you average the sound down to the lips' length. The code takes the nearest position in both directions.",
+            ),
+            Mistake(
+                "W left out",
+                answers.no_update_layers,
+                "what passes the gate has the sender's channels still. W (`update_…`) brings it to the receiver's width before it is added.",
+            ),
+            Mistake(
+                "gates exchanged",
+                lambda a, v, ga, wa, gv, wv: answers.exchange(a, v, gv, wa, ga, wv),
+                "the two gates are exchanged: the sound's gate is made from the sound, by gate_a, the lips' from the lips, by gate_v.",
             ),
         ),
     ),
     "factor_range": Exercise(
         task="predict by what InterA-M can multiply the sound",
         reference="b",
-        probe=lambda answer, draw: {"the factor": str(answer).strip().lower()},
+        probe=lambda answer, draw: {"the factor": str(answer).strip("() .").lower()},
         mistakes=(
             Mistake(
                 "a mask",
@@ -230,38 +182,63 @@ EXERCISES = {
     ),
     "run_cycles": Exercise(
         task="run the cycles in their order",
-        reference=run_cycles,
+        reference=answers.run_cycles,
         probe=_probe_cycles,
         mistakes=(
             Mistake(
                 "InterA-B in the first cycle",
-                functools.partial(_cycles, first=True),
+                functools.partial(answers.cycles, first=True),
                 "the first cycle works on a₀ and v₀ themselves; InterA-B stands where a *later* cycle begins.",
             ),
             Mistake(
                 "inputs forgotten",
-                functools.partial(_cycles, reminded=False),
+                functools.partial(answers.cycles, reminded=False),
                 "a later cycle sees only what the one before made. InterA-B is given the first inputs too: bottom_a(a, a0).",
             ),
             Mistake(
                 "lips stand still",
-                functools.partial(_cycles, moving=False),
+                functools.partial(answers.cycles, moving=False),
                 "every cycle starts from the lips' first features. A cycle returns new ones, and the next goes on with them.",
             ),
             Mistake(
                 "no InterA-B for the sound alone",
-                functools.partial(_cycles, last=False),
+                functools.partial(answers.cycles, last=False),
                 "the cycles without lips are entered through InterA-B as well: alone(bottom_a(a, a0)).",
             ),
             Mistake(
                 "lips to the end",
-                _lips_to_the_end,
+                answers.lips_to_the_end,
                 "the lips take part in every cycle. After `with_lips` cycles they leave, and the sound goes on alone.",
             ),
             Mistake(
                 "one cycle more",
-                _one_cycle_more,
+                answers.one_cycle_more,
                 "one cycle too many has lips: the first, before the loop, is one of them.",
+            ),
+            Mistake(
+                "one cycle less",
+                answers.one_cycle_less,
+                "one cycle of the sound alone is missing: there are `without_lips` of them after those with lips.",
+            ),
+            Mistake(
+                "plain sum",
+                answers.plain_sum,
+                "you add a₀ and v₀ yourself. InterA-B also weighs every channel of the sum: call bottom_a(a, a0) and bottom_v(v, v0).",
+            ),
+            Mistake(
+                "InterA-B behind",
+                answers.bottom_behind,
+                "you put InterA-B behind each cycle of the sound. It stands where a later cycle *begins*: the last cycle's output is returned as it is.",
+            ),
+            Mistake(
+                "lips without InterA-B",
+                answers.lips_unreminded,
+                "the lips go from cycle to cycle as they are. They are entered through InterA-B too: bottom_v(v, v0).",
+            ),
+            Mistake(
+                "sound first",
+                answers.sound_first,
+                "you run the cycles of the sound alone first. The lips come in at the beginning, and leave.",
             ),
         ),
     ),
@@ -292,6 +269,22 @@ EXERCISES = {
                 4 * (WITH_12 - WITH_6) / 6,
                 "that is what four cycles of the sound *alone* cost. The four that are left have lips, and encoder, mask and "
                 "decoder have to run as well.",
+            ),
+            Mistake(
+                "six cycles of the sound",
+                WITH_12 - WITH_6,
+                "that is what *six* cycles of the sound alone cost, the difference of the two networks. Take twice as much off IIANet.",
+            ),
+            Mistake(
+                "one cycle of the sound",
+                (WITH_12 - WITH_6) / 6,
+                "that is the price of *one* cycle of the sound alone. Twelve of them have to come off IIANet's 34.145 G.",
+            ),
+            Mistake(
+                "in proportion to ten",
+                WITH_6 * 4 / 10,
+                "you take four tenths of IIANet-fast. A cycle with lips costs more than one of the sound alone, and something runs only "
+                "once: subtract what six cycles of the sound cost.",
             ),
         ),
     ),

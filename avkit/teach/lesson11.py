@@ -66,6 +66,27 @@ def _thrown_away(gradients, limit):
     return [g * float(length <= limit) for g in gradients]
 
 
+def _energy(gradients):
+    return sum(g.square().sum() for g in gradients)
+
+
+def _times(gradients, factor):
+    return [g * factor.clamp(max=1.0) for g in gradients]
+
+
+def _root_mean_square(gradients, limit):
+    return _times(gradients, limit / (_energy(gradients) / sum(g.numel() for g in gradients)).sqrt())
+
+
+def _to_length_one(gradients, limit):
+    length = _energy(gradients).sqrt()
+    return [g / length if length > limit else g for g in gradients]
+
+
+def _only_longer(gradients, limit):
+    return [g * (limit / _energy(gradients).sqrt()).clamp(min=1.0) for g in gradients]
+
+
 def _probe_clip(answer, draw: torch.Generator) -> dict[str, Tensor]:
     found = {}
     for name, scale in (("gradients that are too long", 3.0), ("gradients that are short enough", 0.01)):
@@ -100,6 +121,23 @@ def _straight(step, steps, top, warmup):
 
 def _never_warm(step, steps, top, warmup):
     return top * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
+
+
+def _cosine_later(step, steps, top, warmup):
+    later = 0.01 + 0.99 * (1 + math.cos(math.pi * max(0, step - warmup) / (steps - warmup))) / 2
+    return top * min(1.0, (step + 1) / warmup) * later
+
+
+def _one_or_the_other(step, steps, top, warmup):
+    return top * (step + 1) / warmup if step < warmup else _never_warm(step, steps, top, warmup)
+
+
+def _max(step, steps, top, warmup):
+    return max(1.0, (step + 1) / warmup) * _never_warm(step, steps, top, warmup)
+
+
+def _degrees(step, steps, top, warmup):
+    return top * min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * (1 + math.cos(180 * step / steps)) / 2)
 
 
 def _probe_rate(answer, draw: torch.Generator) -> dict[str, float]:
@@ -172,6 +210,31 @@ EXERCISES = {
                 _thrown_away,
                 "you drop a gradient that is too long. Its direction is still worth something: shorten it.",
             ),
+            Mistake(
+                "no root",
+                lambda gradients, limit: _times(gradients, limit / _energy(gradients)),
+                "you divide by the sum of the squares. The length is its root.",
+            ),
+            Mistake(
+                "largest entry",
+                lambda gradients, limit: _times(gradients, limit / max(g.abs().max() for g in gradients)),
+                "you bring the largest single number to the limit. Limited is the length of all numbers together, the root of the sum of squares.",
+            ),
+            Mistake(
+                "mean of squares",
+                _root_mean_square,
+                "you take the root of the *mean* of the squares. A length is the root of their sum; the mean would let a large network take longer steps.",
+            ),
+            Mistake(
+                "length one",
+                _to_length_one,
+                "you bring long gradients to length 1. They should be as long as the limit: the factor is limit / length.",
+            ),
+            Mistake(
+                "min and max",
+                _only_longer,
+                "you lengthen gradients that are short and leave long ones. The factor is at *most* 1: min, not max.",
+            ),
         ),
     ),
     "rate_at": Exercise(
@@ -204,12 +267,42 @@ EXERCISES = {
                 _never_warm,
                 "the warm-up is missing: over the first `warmup` steps the rate rises in a straight line to its full height.",
             ),
+            Mistake(
+                "cosine after the warm-up",
+                _cosine_later,
+                "your cosine begins where the warm-up ends. Here it runs from step 0 on, over all steps, and the warm-up is a second factor.",
+            ),
+            Mistake(
+                "one or the other",
+                _one_or_the_other,
+                "you take the warm-up alone first and the cosine alone afterwards. The rate is the product of both at every step.",
+            ),
+            Mistake(
+                "min and max exchanged",
+                _max,
+                "your warm-up never ends: it is capped at 1 by min(1, (step + 1) / warmup), not held above it by max.",
+            ),
+            Mistake(
+                "degrees",
+                _degrees,
+                "math.cos takes radians: half a turn is π, not 180.",
+            ),
+            Mistake(
+                "top left out",
+                lambda step, steps, top, warmup: rate_at(step, steps, 1.0, warmup),
+                "both factors are there, but the rate is their share of `top`: multiply by it.",
+            ),
+            Mistake(
+                "one step less",
+                lambda step, steps, top, warmup: rate_at(step, steps - 1, 1.0, 1) * top * min(1.0, (step + 1) / warmup),
+                "your half turn is over one step early: the formula has k / n with n steps in all, so the last step is not quite at the bottom.",
+            ),
         ),
     ),
     "accident": Exercise(
         task="predict what one gradient that is far too long does to AdamW",
         reference="c",
-        probe=lambda answer, draw: {"your prediction": str(answer)},
+        probe=lambda answer, draw: {"your prediction": str(answer).strip("() .").lower()},
         mistakes=(
             Mistake(
                 "flies off",
@@ -251,6 +344,26 @@ EXERCISES = {
                 "everything",
                 _everything,
                 "every device gets all items here: eight devices would do the same work eight times.",
+            ),
+            Mistake(
+                "last ones kept",
+                lambda order, batch, rank, world: order.reshape(-1, world, batch)[:, rank],
+                "the items at the end that fill no global batch are still there. Leave them out first: keep a multiple of batch · world.",
+            ),
+            Mistake(
+                "only the first batch",
+                lambda order, batch, rank, world: order[rank * batch : (rank + 1) * batch][None],
+                "that is the device's part of the *first* global batch. Every global batch has one: return a row for each step.",
+            ),
+            Mistake(
+                "in one row",
+                lambda order, batch, rank, world: share(order, batch, rank, world).flatten(),
+                "the items are right, but all in one row: return (steps, batch), a row for each step.",
+            ),
+            Mistake(
+                "next device",
+                lambda order, batch, rank, world: share(order, batch, (rank + 1) % world, world),
+                "you give each device its neighbour's part: devices are counted from 0, and device 0 has the first items.",
             ),
         ),
     ),

@@ -72,6 +72,23 @@ def _once(values, pairs, counts):
     return weights @ values / weights.sum(axis=1)
 
 
+def _mean_by(weights, values):
+    return weights @ values / weights.sum(axis=1)
+
+
+def _themselves_left_out(values, pairs, counts):
+    return _mean_by(np.where(pairs[:, 0] == pairs[:, 1], 0, _weights(pairs, counts)), values)
+
+
+def _smaller_count(values, pairs, counts):
+    return _mean_by(np.minimum(counts[:, pairs[:, 0]], counts[:, pairs[:, 1]]), values)
+
+
+def _divided_by_all(values, pairs, counts):
+    weights = _weights(pairs, counts)
+    return weights @ values / weights.sum()
+
+
 def _probe_resample(answer, draw: torch.Generator) -> dict[str, Tensor]:
     found = {}
     for mixtures, talkers in ((30, 7), (41, 9)):
@@ -91,16 +108,22 @@ def stoi_of_bands(estimate: Tensor, reference: Tensor) -> Tensor:
     return _stoi_variant(estimate, reference)
 
 
-def _stoi_variant(estimate, reference, scale=True, limit=True, centre=True, whole=False):
+def _stoi_variant(
+    estimate, reference, scale=True, limit=True, centre=True, whole=False, hop=1, most=1 + 10 ** (CLIP_DB / 20), power=1, pooled=False, mean=True
+):
+    """STOI with one thing changed, for the mistakes."""
     step = estimate.shape[1] if whole else SEGMENT
-    x, y = reference.unfold(1, step, 1), estimate.unfold(1, step, 1)  # (bands, stretches, step)
+    x, y = reference.unfold(1, step, hop), estimate.unfold(1, step, hop)
     if scale:
-        y = y * x.norm(dim=2, keepdim=True) / y.norm(dim=2, keepdim=True).clamp_min(1e-12)
+        y = y * (x.norm(dim=2, keepdim=True) / y.norm(dim=2, keepdim=True).clamp_min(1e-12)) ** power
     if limit:
-        y = torch.minimum(y, x * (1 + 10 ** (CLIP_DB / 20)))
+        y = torch.minimum(y, x * most)
     if centre:
         x, y = x - x.mean(dim=2, keepdim=True), y - y.mean(dim=2, keepdim=True)
-    return ((x * y).sum(dim=2) / (x.norm(dim=2) * y.norm(dim=2)).clamp_min(1e-12)).mean()
+    if pooled:
+        return (x * y).sum() / (x.norm() * y.norm())
+    products = (x * y).sum(dim=2) / (x.norm(dim=2) * y.norm(dim=2)).clamp_min(1e-12)
+    return products.mean() if mean else products
 
 
 def _over_bands(estimate, reference):
@@ -113,6 +136,7 @@ def _probe_stoi(answer, draw: torch.Generator) -> dict[str, Tensor]:
         x = torch.rand(bands, frames, generator=draw).double() ** 4
         y = 3 * x + torch.rand(bands, frames, generator=draw).double() ** 8
         y[:, 10] += 20  # a click, which the limit cuts
+        x[:, 35] += 6  # and a sound that the estimate lacks
         found[f"{bands} bands and {frames} frames"] = answer(y, x)
     return found
 
@@ -147,12 +171,37 @@ EXERCISES = {
                 "you ask only whether a mixture is there. One whose talkers were drawn twice counts twice or more: that is what makes it a "
                 "drawing with replacement.",
             ),
+            Mistake(
+                "one talker alone",
+                lambda values, pairs, counts: _mean_by(counts[:, pairs[:, 0]], values),
+                "you count the first talker alone. A mixture takes two: it is there only if the second talker was drawn as well.",
+            ),
+            Mistake(
+                "themselves left out",
+                _themselves_left_out,
+                "mixtures of a talker with themselves are lost: they count as often as that talker was drawn.",
+            ),
+            Mistake(
+                "the smaller count",
+                _smaller_count,
+                "you take the smaller of the two counts. Two drawings of one talker and three of the other make six pairs, not two.",
+            ),
+            Mistake(
+                "one number",
+                lambda values, pairs, counts: resampled_means(values, pairs, counts).mean(),
+                "you have averaged over the resamples. Their spread is what is wanted: return one mean for each.",
+            ),
+            Mistake(
+                "divided by all weights",
+                _divided_by_all,
+                "you divide by the weights of all resamples together. Each resample has a sum of its own: sum(axis=1).",
+            ),
         ),
     ),
     "overlapping": Exercise(
         task="predict what two intervals that overlap allow to be said",
         reference="c",
-        probe=lambda answer, draw: {"your prediction": str(answer)},
+        probe=lambda answer, draw: {"your prediction": str(answer).strip("() .").lower()},
         mistakes=(
             Mistake(
                 "no difference",
@@ -202,6 +251,41 @@ EXERCISES = {
                 "bands mixed",
                 _over_bands,
                 "you average the bands first. Each band is correlated on its own, and the correlations are averaged.",
+            ),
+            Mistake(
+                "exchanged",
+                lambda estimate, reference: stoi_of_bands(reference, estimate),
+                "reference and estimate are exchanged: the estimate is the one that is brought to the other's energy and limited by it.",
+            ),
+            Mistake(
+                "side by side",
+                lambda estimate, reference: _stoi_variant(estimate, reference, hop=SEGMENT),
+                "your stretches lie side by side. They begin at every frame: unfold(1, 30, 1), so that neighbours share 29 frames.",
+            ),
+            Mistake(
+                "limit without the 1",
+                lambda estimate, reference: _stoi_variant(estimate, reference, most=10 ** (CLIP_DB / 20)),
+                "your limit is 10^(15/20) times the reference. It is 1 + 10^(15/20): an error 15 dB above the reference, and the reference itself.",
+            ),
+            Mistake(
+                "decibels by ten",
+                lambda estimate, reference: _stoi_variant(estimate, reference, most=1 + 10 ** (CLIP_DB / 10)),
+                "you turn decibels into a ratio by 10^(dB/10), which is for energies. Levels are root mean squares: 10^(15/20).",
+            ),
+            Mistake(
+                "scaled by energies",
+                lambda estimate, reference: _stoi_variant(estimate, reference, power=2),
+                "you scale by the ratio of the energies. Levels are amplitudes: they take the ratio's root, that of the norms.",
+            ),
+            Mistake(
+                "one correlation",
+                lambda estimate, reference: _stoi_variant(estimate, reference, pooled=True),
+                "you add up all stretches and bands before you divide, so loud ones decide. Each stretch of each band has a correlation of its own; STOI is their mean.",
+            ),
+            Mistake(
+                "not averaged",
+                lambda estimate, reference: _stoi_variant(estimate, reference, mean=False),
+                "these are the correlations of all bands and stretches. STOI is their mean, one number.",
             ),
         ),
     ),

@@ -40,6 +40,21 @@ def _next_one(times: Tensor, count: int) -> Tensor:
     return torch.searchsorted(times, asked.to(times)).clamp_max(len(times) - 1)
 
 
+def _one_behind_the_last(times: Tensor, count: int) -> Tensor:
+    asked = (torch.arange(count) + 0.5) / FRAME_RATE
+    return torch.searchsorted(times, asked.to(times))
+
+
+def _end_of_frame(times: Tensor, count: int) -> Tensor:
+    asked = (torch.arange(count) + 1) / FRAME_RATE
+    return (torch.searchsorted(times, asked.to(times), right=True) - 1).clamp_min(0)
+
+
+def _before_the_first(times: Tensor, count: int) -> Tensor:
+    asked = (torch.arange(count) + 0.5) / FRAME_RATE
+    return torch.searchsorted(times, asked.to(times), right=True) - 1
+
+
 def _probe_pictures(answer, draw: torch.Generator) -> dict[str, Tensor]:
     results = {}
     for name, pictures, count, start in (("a shaky 30 a second", 40, 33, 0.0), ("12 a second, the first one late", 15, 30, 0.17)):
@@ -102,6 +117,14 @@ def _mean_of(points: Tensor, first, last) -> Tensor:
     return torch.stack([points[max(0, first(k)) : min(count, last(k))].mean(0) for k in range(count)])
 
 
+def _zeros_behind(points: Tensor) -> Tensor:
+    return torch.cat([points, torch.zeros_like(points[:11])]).unfold(0, 12, 1).mean(-1)
+
+
+def _blocks(points: Tensor) -> Tensor:
+    return torch.stack([points[12 * (k // 12) : 12 * (k // 12) + 12].mean(0) for k in range(len(points))])
+
+
 def _probe_smooth(answer, draw: torch.Generator) -> dict[str, Tensor]:
     return {
         "40 frames": answer(torch.randn(40, 5, 2, generator=draw, dtype=torch.float64)),
@@ -142,6 +165,37 @@ EXERCISES = {
                 "you are one picture ahead: `searchsorted` counts the pictures that have appeared, and the last of them has the number "
                 "one below that.",
             ),
+            Mistake(
+                "next picture, too far at the end",
+                _one_behind_the_last,
+                "you are one picture ahead, at the end even behind the last one: `searchsorted` counts the pictures that have appeared, and "
+                "the last of them has the number one below that.",
+            ),
+            Mistake(
+                "end of the frame",
+                _end_of_frame,
+                "you ask at (k + 1)/25 s, where frame k ends. It stands for the time from k/25 to (k + 1)/25: ask in its middle.",
+            ),
+            Mistake(
+                "before the first",
+                _before_the_first,
+                "before the first picture appears your number is −1, which Python reads as the *last* picture. Take picture 0 there.",
+            ),
+            Mistake(
+                "from the first picture",
+                lambda times, count: picture_at(times - times[0], count),
+                "you count time from the first picture. A file whose picture begins late keeps that lag: sound and lip frames count from 0 s.",
+            ),
+            Mistake(
+                "times, not numbers",
+                lambda times, count: times[picture_at(times, count)],
+                "these are the times at which the pictures appear. Asked are their numbers, 0, 1, 2, …",
+            ),
+            Mistake(
+                "numbers as floats",
+                lambda times, count: picture_at(times, count).double(),
+                "the numbers are right, but floats. They are to pick pictures, so they should be integers (torch.int64).",
+            ),
         ),
     ),
     "overlap": Exercise(
@@ -175,12 +229,32 @@ EXERCISES = {
                 _hull,
                 "you divide by the smallest box around both. The union leaves out that box's empty corners.",
             ),
+            Mistake(
+                "not divided",
+                _shared,
+                "that is the area that both cover, in pixels. Divide it by the area that at least one of them covers.",
+            ),
+            Mistake(
+                "first box",
+                lambda a, b: _shared(a, b) / _area(a),
+                "you divide by the first box alone, so the result changes when the boxes change places. Divide by what the two cover together.",
+            ),
+            Mistake(
+                "larger box",
+                lambda a, b: _shared(a, b) / torch.maximum(_area(a), _area(b)),
+                "you divide by the larger box. The union is larger still, unless one box lies inside the other.",
+            ),
+            Mistake(
+                "twice the shared part",
+                lambda a, b: 2 * _shared(a, b) / (_area(a) + _area(b)),
+                "that is another measure (Dice's): twice the shared part over the sum of both areas. The union counts the shared part once.",
+            ),
         ),
     ),
     "after_cut": Exercise(
         task="predict what following by overlap makes of the cut",
         reference="b",
-        probe=lambda answer, draw: {"the letter": answer},
+        probe=lambda answer, draw: {"the letter": str(answer).strip("() .").lower()},
         mistakes=(
             Mistake(
                 "it knows the person",
@@ -218,6 +292,11 @@ EXERCISES = {
                 "with the frame.",
             ),
             Mistake(
+                "centred, five before",
+                lambda points: _mean_of(points, lambda k: k - 5, lambda k: k + 7),
+                "your window lies around the frame. The published recipe begins it *with* the frame, and the encoder was trained on such crops.",
+            ),
+            Mistake(
                 "shrinking window",
                 lambda points: _mean_of(points, lambda k: k, lambda k: k + 12),
                 "near the end your window shrinks, and the last frame is not averaged at all. Take the last whole window there.",
@@ -231,6 +310,31 @@ EXERCISES = {
                 "over all points",
                 lambda points: smooth(points).mean(dim=1, keepdim=True).expand_as(points),
                 "you average the points with one another as well. Each landmark keeps its own mean over time.",
+            ),
+            Mistake(
+                "zeros at the end",
+                _zeros_behind,
+                "you count frames behind the end as zeros, and the landmarks run towards a corner of the picture. Take the last whole window there.",
+            ),
+            Mistake(
+                "last ones as they are",
+                lambda points: torch.cat([smooth(points)[:-11], points[-11:]]),
+                "the last eleven frames are not averaged at all, so the crop trembles there. Give them the last whole window.",
+            ),
+            Mistake(
+                "blocks",
+                _blocks,
+                "you average in blocks of twelve, so the crop stands still and then jumps. Every frame has a window of its own, which begins with it.",
+            ),
+            Mistake(
+                "eleven frames",
+                lambda points: smooth(points, 11),
+                "your window holds eleven frames: frame k and the *eleven after it* are twelve.",
+            ),
+            Mistake(
+                "front filled",
+                lambda points: smooth(points.flip(0)).flip(0),
+                "your windows end with the frame, and the first frames share one. It is the other way round: a window begins with its frame, and the last ones share.",
             ),
         ),
     ),

@@ -48,6 +48,7 @@ def agrees(printed: str, value: float) -> bool:
 PRINTED = (
     ("21.9", 21.930), ("30.5", 30.614), ("56.4", 56.666), ("3.1", 3.03667), ("18.6", 17.100),
     ("0.739", 0.740210), ("14.1", 14.149), ("14.1", 14.151), ("3.10", 3.14), ("2", 2.4),
+    ("21.9", 21.90004),
 )  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, fl
 T_97_5 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 %: by the number of seeds
 
 
-def _spread(first, second, *, quantile=None, ddof=1, root=True, paired=True) -> tuple[float, float]:
+def _spread(first, second, *, quantile=None, ddof=1, root=True, paired=True, shrink=1.0) -> tuple[float, float]:
     """The interval with parts of it changed, for the mistakes."""
     first, second = np.asarray(first), np.asarray(second)
     n = len(first)
@@ -87,7 +88,7 @@ def _spread(first, second, *, quantile=None, ddof=1, root=True, paired=True) -> 
     else:
         spread = math.sqrt(np.var(first, ddof=ddof) + np.var(second, ddof=ddof))
     half = (T_97_5[n] if quantile is None else quantile) * spread / (math.sqrt(n) if root else 1)
-    mean = float((first - second).mean())
+    half, mean = half / shrink, float((first - second).mean())
     return mean - half, mean + half
 
 
@@ -133,12 +134,37 @@ EXERCISES = {
             Mistake(
                 "beginning",
                 lambda printed, value: str(value).startswith(printed),
-                "this compares the first characters, which is cutting off, not rounding: 3.04 is 3.0 then, and 14.151 is 14.1.",
+                "this cuts off (comparing first characters does, too) where print is rounded: 3.04 is 3.0 then, but 14.151 is 14.1 as well.",
             ),
             Mistake(
                 "trailing zeros lost",
                 lambda printed, value: round(value, len(f"{float(printed):g}".partition(".")[2])) == float(printed),
                 "3.10 promises two decimals, 3.1 only one. Count the decimals in the text, before it becomes a number.",
+            ),
+            Mistake(
+                "length of the text",
+                lambda printed, value: round(value, len(printed)) == float(printed),
+                "you round to as many decimals as the text has characters. Count those behind the point only.",
+            ),
+            Mistake(
+                "one decimal",
+                lambda printed, value: round(value, 1) == float(printed),
+                "you always round to one decimal. 0.739 promises three, 2 none: count them in the text.",
+            ),
+            Mistake(
+                "half of a tenth",
+                lambda printed, value: abs(value - float(printed)) < 0.05,
+                "within 0.05 is right for one decimal only. How near is near enough depends on how many decimals were printed.",
+            ),
+            Mistake(
+                "text against text",
+                lambda printed, value: str(round(value, len(printed.partition(".")[2]))) == printed,
+                "you compare texts, and Python writes 2.0 where 2 was printed. Compare numbers: float(printed).",
+            ),
+            Mistake(
+                "no point",
+                lambda printed, value: round(value, len(printed.split(".")[1])) == float(printed),
+                "a number printed without a point has nothing behind it to split off: `partition` gives an empty text there, `split` stops.",
             ),
         ),
     ),
@@ -168,12 +194,27 @@ EXERCISES = {
                 lambda a, s, b, t: share(a, s, b, t) / 100,
                 "a share of 0.18 is 18 per cent; per cent are asked for, as the README prints them.",
             ),
+            Mistake(
+                "saved",
+                lambda a, s, b, t: 100 - share(a, s, b, t),
+                "that is what is *saved*. Asked is the first network's share of the other's work.",
+            ),
+            Mistake(
+                "one of them by the second",
+                lambda a, s, b, t: 100 * (a / s) / b,
+                "you divide the first network's work by its seconds, and the other's not. Both are to be work per second.",
+            ),
+            Mistake(
+                "rounded",
+                lambda a, s, b, t: round(share(a, s, b, t)),
+                "right, but rounded: return the number as it is, and round where you print it.",
+            ),
         ),
     ),
     "drift": Exercise(
         task="predict what drifted batch norms do",
         reference="c",
-        probe=lambda answer, draw: {"the gain afterwards": str(answer).strip().lower()},
+        probe=lambda answer, draw: {"the gain afterwards": str(answer).strip("() .").lower()},
         mistakes=(
             Mistake(
                 "broken",
@@ -217,6 +258,46 @@ EXERCISES = {
                 lambda a, b: _spread(a, b, root=False),
                 "this is where a *single* further difference would lie. The mean of n is more certain by √n.",
             ),
+            Mistake(
+                "mean and half",
+                lambda a, b: (sum(_spread(a, b)) / 2, (_spread(a, b)[1] - _spread(a, b)[0]) / 2),
+                "these are the middle and half the width. Return the two ends: middle less half, middle plus half.",
+            ),
+            Mistake(
+                "second less first",
+                lambda a, b: _spread(b, a),
+                "you subtract the first from the second, so the sign is turned. The interval is that of first − second.",
+            ),
+            Mistake(
+                "ends exchanged",
+                lambda a, b: _spread(a, b)[::-1],
+                "the ends are exchanged: the lower one comes first.",
+            ),
+            Mistake(
+                "divided by n",
+                lambda a, b: _spread(a, b, shrink=len(a) ** 0.5),
+                "you divide by n. The spread of a mean falls with the *root* of the number of runs.",
+            ),
+            Mistake(
+                "root of n − 1",
+                lambda a, b: _spread(a, b, shrink=((len(a) - 1) / len(a)) ** 0.5),
+                "n − 1 belongs into the spread (`ddof=1`). The mean of n runs is more certain by the root of n.",
+            ),
+            Mistake(
+                "quantile of n − 1",
+                lambda a, b: _spread(a, b, quantile=T_97_5[len(a) - 1]),
+                "the table is by the number of runs n already; it has done the step to n − 1 degrees of freedom for you.",
+            ),
+            Mistake(
+                "smallest and largest",
+                lambda a, b: (min(x - y for x, y in zip(a, b)), max(x - y for x, y in zip(a, b))),
+                "these are the smallest and the largest difference. They say where single runs fell, not how sure their mean is.",
+            ),
+            Mistake(
+                "lists",
+                lambda a, b: (a - b).mean(),
+                "lists cannot be subtracted from one another: np.subtract(first, second) takes them seed by seed.",
+            ),
         ),
     ),
     "steps_per_epoch": Exercise(
@@ -239,6 +320,26 @@ EXERCISES = {
                 "every batch a step",
                 lambda m, b, d, a: 2 * m // (b * d),
                 "with gradients added up, only every `accumulate`-th batch is followed by a step of the optimiser.",
+            ),
+            Mistake(
+                "multiplied",
+                lambda m, b, d, a: 2 * m // (b * d) * a,
+                "you multiply by `accumulate`. Adding gradients up makes *fewer* steps: one for so many batches.",
+            ),
+            Mistake(
+                "parts of a step",
+                lambda m, b, d, a: 2 * m / (b * d) / a,
+                "there are no parts of a step: what fills no whole batch, or no whole step, is left out. Divide with //.",
+            ),
+            Mistake(
+                "rounded up",
+                lambda m, b, d, a: math.ceil(2 * m / (b * d * a)),
+                "you count the last, unfilled step. It is left out, so divide with //, which rounds down.",
+            ),
+            Mistake(
+                "items",
+                lambda m, b, d, a: 2 * m,
+                "these are the items of an epoch. A step uses batch · devices · accumulate of them.",
             ),
         ),
     ),
