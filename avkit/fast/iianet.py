@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from avkit.fast import pending
 from avkit.fast.functions import Inject, fit_together, fits, nearest
 from avkit.fast.modules import FastConvNormAct, FastInjectionSum, pointwise, slope_of, watched
+from avkit.fast.native import fresh
 from avkit.fast.pending import Gates, Pending
 from avkit.iianet import BottomUp, InterABottom, InterAMiddle, IntraA, Separation, TopDown
 from avkit.layers import Compression, ConvNormAct, GlobalLayerNorm, upsample
@@ -116,10 +117,10 @@ class Room:
     a coarser level each position of a finer one reads."""
 
     def __init__(self, batch: int, hidden: int, sizes: list[int]):
-        self.levels = [torch.empty(batch, hidden, size) for size in sizes]
-        self.coarse = [(torch.empty_like(level), torch.empty_like(level)) for level in self.levels[1:]]
+        self.levels = [fresh(torch.empty(0), (batch, hidden, size)) for size in sizes]
+        self.coarse = [(fresh(level), fresh(level)) for level in self.levels[1:]]
         self.halves = [nearest(fine, coarse).int() for fine, coarse in zip(sizes, sizes[1:], strict=False)]
-        self.places = [nearest(size, sizes[-1]) for size in sizes]
+        self.places = [nearest(size, sizes[-1]).int() for size in sizes]
         self.counts = [torch.bincount(places, minlength=sizes[-1]).float() for places in self.places]
 
     @classmethod
@@ -157,7 +158,7 @@ class Room:
             if lips is None:
                 gates.append(Gates(top, places, maps))
             else:
-                frames = nearest(size, lips.raw.shape[2])
+                frames = nearest(size, lips.raw.shape[2]).int()
                 gates.append(Gates(top, places, [*maps, *lips.maps], lips.raw, frames))
         return gates
 

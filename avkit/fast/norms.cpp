@@ -41,13 +41,6 @@ void pad(const float* x, Index height, Index width, Index top, Index left, Index
     }
 }
 
-// Sixteen numbers side by side, as the compiler maps them to the processor's vectors.
-typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
-constexpr Index LANES = 16;
-
-inline Index rounded(Index n) { return (n + LANES - 1) / LANES * LANES; }
-inline Lanes load(const float* from) { return *reinterpret_cast<const Lanes*>(from); }
-
 // R rows of a convolution with stride 1 at once, so that each number read serves R sums.
 template <int KH, int KW, int R>
 void correlate_rows(const float* padded, Index wide, const float* w, float bias, Index width, float* y) {

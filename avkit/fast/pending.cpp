@@ -55,27 +55,52 @@ bool convolve(int taps, int stride, const float* padded, const float* w, float b
     return false;
 }
 
-// Averages of x (n) over `pooled` stretches, as adaptive average pooling has it.
-void pool(const float* x, Index n, Index pooled, float* to) {
-    for (Index j = 0; j < pooled; j++) {
-        Index from = j * n / pooled, end = ((j + 1) * n + pooled - 1) / pooled;
-        float total = 0;
-        for (Index i = from; i < end; i++) total += x[i];
-        to[j] = total / (end - from);
+// Averages over `count` stretches of n numbers, as adaptive average pooling has it.
+struct Pool {
+    std::vector<int32_t> from, size;
+    int32_t shortest = 0, longest = 0;
+
+    Pool(Index n, Index count) : from(count), size(count) {
+        for (Index j = 0; j < count; j++) from[j] = j * n / count, size[j] = ((j + 1) * n + count - 1) / count - from[j];
+        if (count) shortest = *std::min_element(size.begin(), size.end()), longest = *std::max_element(size.begin(), size.end());
     }
-}
+    void average(const float* x, float* __restrict out) const {
+        Index count = from.size();
+        const int32_t *at = from.data(), *sizes = size.data();
+        std::fill_n(out, count, 0.f);
+        for (int32_t k = 0; k < shortest; k++)
+#pragma omp simd
+            for (Index j = 0; j < count; j++) out[j] += x[at[j] + k];
+        for (int32_t k = shortest; k < longest; k++)
+            for (Index j = 0; j < count; j++) out[j] += k < sizes[j] ? x[at[j] + k] : 0.f;
+#pragma omp simd
+        for (Index j = 0; j < count; j++) out[j] /= sizes[j];
+    }
+};
 
-// Which fine positions [from[j], from[j + 1]) read coarse position j, as nearest-neighbour interpolation has it.
+// Nearest-neighbour upsampling: fine position i reads coarse position places[i], which never falls.
 struct Nearest {
-    std::vector<Index> from;
+    std::vector<Index> from;  // coarse position j is read at [from[j], from[j + 1])
+    Index n;
+    bool doubles = true;  // whether every i reads i / 2
 
-    Nearest(const Index* places, Index n, Index coarse) : from(coarse + 1, n) {
+    Nearest(const int32_t* places, Index n, Index coarse) : from(coarse + 1, n), n(n) {
+        for (Index i = 0; i < n; i++) doubles = doubles && places[i] == i / 2;
         for (Index i = n; i-- > 0;) from[places[i]] = i;
         for (Index j = coarse; j-- > 0;) from[j] = std::min(from[j], from[j + 1]);
     }
-    template <class F>
-    void each(Index coarse, F&& f) const {
-        for (Index j = 0; j < coarse; j++) f(j, from[j], from[j + 1]);
+    // `row` has room for LANES numbers more than are written.
+    void spread(const float* values, float* __restrict row) const {
+        if (doubles) {
+#pragma omp simd
+            for (Index j = 0; j < n / 2; j++) row[2 * j] = row[2 * j + 1] = values[j];
+            if (n % 2) row[n - 1] = values[n / 2];
+            return;
+        }
+        for (size_t j = 0; j + 1 < from.size(); j++) {
+            Lanes lanes = Lanes{} + values[j];
+            for (Index i = from[j]; i < from[j + 1]; i += LANES) store(row + i, lanes);
+        }
     }
 };
 
@@ -124,6 +149,7 @@ int avkit_pending_conv(Index items, Index channels, Index n, Index out, Index po
                        const float* scale, const float* shift, float slope, const float* w, const float* bias, float* y,
                        float* average, double* mean, double* squares, int threads) {
     int side = taps / 2, failed = 0;
+    Pool stretches(out, average ? pooled : 0);
 #pragma omp parallel num_threads(threads)
     {
         std::vector<float> padded(n + 2 * taps, 0.f);
@@ -137,7 +163,7 @@ int avkit_pending_conv(Index items, Index channels, Index n, Index out, Index po
             for (Index i = 0; i < n; i++) middle[i] = activate(row[i] * gain + offset, slope);
             if (!convolve(taps, stride, padded.data(), w + c * taps, bias ? bias[c] : 0.f, out, y + p * out)) failed = 1;
             Moments{mean, squares}.take(p, y + p * out, out);
-            if (average) pool(y + p * out, out, pooled, average + p * pooled);
+            if (average) stretches.average(y + p * out, average + p * pooled);
         }
     }
     return failed;
@@ -165,37 +191,38 @@ void avkit_pending_sum(Index planes, Index n, Index levels, const float* const* 
 // `frames_at` (n); `maps` (6 or 4, items, channels) holds the scales and shifts in the order above. With `taps`, y is f's
 // depthwise convolution and its moments are taken; without (0), y is f. y may be x.
 int avkit_pending_gates(Index items, Index channels, Index n, Index coarse, Index frames, int taps, const float* x,
-                        const float* top, const float* lips, const Index* places, const Index* frames_at,
+                        const float* top, const float* lips, const int32_t* places, const int32_t* frames_at,
                         const float* const* maps, const float* w, float* y, double* mean, double* squares, int threads) {
-    int side = taps / 2, failed = 0;
-    Nearest at(places, n, coarse);
-    Nearest at_frames(frames_at ? frames_at : places, n, frames_at ? frames : coarse);
+    int failed = 0;
+    Nearest near(places, n, coarse), near_lips(lips ? frames_at : places, n, lips ? frames : coarse);
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> padded(n + 2 * taps, 0.f), gates(coarse), shifts(coarse);
-        float* middle = padded.data() + side;
+        std::vector<float> padded(n + 2 * taps, 0.f), gates(coarse), shifts(coarse), louder(frames);
+        std::vector<float> gate_row(n + LANES), shift_row(n + LANES), lip_row(n + LANES);
+        float* middle = padded.data() + taps / 2;
 #pragma omp for
         for (Index p = 0; p < items * channels; p++) {
-            const float *row = x + p * n, *global = top + p * coarse;
+            const float *row = x + p * n, *global = top + p * coarse, *gate = gate_row.data(), *more = shift_row.data();
             float scale = maps[0][p], shift = maps[1][p];
             float gate_scale = maps[2][p], gate_shift = maps[3][p], more_scale = maps[4][p], more_shift = maps[5][p];
 #pragma omp simd
             for (Index j = 0; j < coarse; j++) {
-                float gate = sigmoid(global[j] * gate_scale + gate_shift);
-                gates[j] = scale * gate;
-                shifts[j] = shift * gate + global[j] * more_scale + more_shift;
+                float open = sigmoid(global[j] * gate_scale + gate_shift);
+                gates[j] = scale * open;
+                shifts[j] = shift * open + global[j] * more_scale + more_shift;
             }
-            at.each(coarse, [&](Index j, Index from, Index to) {
-                float gate = gates[j], more = shifts[j];
+            near.spread(gates.data(), gate_row.data());
+            near.spread(shifts.data(), shift_row.data());
 #pragma omp simd
-                for (Index i = from; i < to; i++) middle[i] = row[i] * gate + more;
-            });
-            if (lips)
-                at_frames.each(frames, [&](Index j, Index from, Index to) {
-                    float louder = 1.f + sigmoid(lips[p * frames + j] * maps[6][p] + maps[7][p]);
+            for (Index i = 0; i < n; i++) middle[i] = row[i] * gate[i] + more[i];
+            if (lips) {
+                for (Index j = 0; j < frames; j++)
+                    louder[j] = 1.f + sigmoid(lips[p * frames + j] * maps[6][p] + maps[7][p]);
+                near_lips.spread(louder.data(), lip_row.data());
+                const float* times = lip_row.data();
 #pragma omp simd
-                    for (Index i = from; i < to; i++) middle[i] *= louder;
-                });
+                for (Index i = 0; i < n; i++) middle[i] *= times[i];
+            }
             if (!taps) {
                 std::memcpy(y + p * n, middle, sizeof(float) * n);
                 continue;
@@ -211,23 +238,25 @@ int avkit_pending_gates(Index items, Index channels, Index n, Index coarse, Inde
 // pending too, read at `places` (n); `maps` (6, items, channels): scale and shift of x, gate and more.
 void avkit_pending_merge(Index items, Index channels, Index n, Index coarse, float* x, const float* gate, const float* more,
                          const int32_t* places, const float* const* maps, int threads) {
+    Nearest near(places, n, coarse);
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> gates(coarse), shifts(coarse);
+        std::vector<float> gates(coarse), shifts(coarse), gate_row(n + LANES), shift_row(n + LANES);
 #pragma omp for
         for (Index p = 0; p < items * channels; p++) {
-            const float *g = gate + p * coarse, *e = more + p * coarse;
-            float scale = maps[0][p], shift = maps[1][p];
+            const float *g = gate + p * coarse, *e = more + p * coarse, *open = gate_row.data(), *added = shift_row.data();
+            float scale = maps[0][p], shift = maps[1][p], *row = x + p * n;
             float gate_scale = maps[2][p], gate_shift = maps[3][p], more_scale = maps[4][p], more_shift = maps[5][p];
-            float *open = gates.data(), *added = shifts.data(), *row = x + p * n;
 #pragma omp simd
             for (Index j = 0; j < coarse; j++) {
                 float value = sigmoid(g[j] * gate_scale + gate_shift);
-                open[j] = value * scale;
-                added[j] = value * shift + e[j] * more_scale + more_shift;
+                gates[j] = value * scale;
+                shifts[j] = value * shift + e[j] * more_scale + more_shift;
             }
+            near.spread(gates.data(), gate_row.data());
+            near.spread(shifts.data(), shift_row.data());
 #pragma omp simd
-            for (Index i = 0; i < n; i++) row[i] = row[i] * open[places[i]] + added[places[i]];
+            for (Index i = 0; i < n; i++) row[i] = row[i] * open[i] + added[i];
         }
     }
 }
