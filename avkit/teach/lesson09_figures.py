@@ -214,8 +214,8 @@ def draw_spread(curves: Mapping[str, Tensor], frame_ms: float) -> Html:
     )
 
 
-def draw_reach(curves: Tensor, frame_ms: float) -> Html:
-    """(cycles, T): relative change by distance in frames."""
+def draw_reach(curves: Tensor, frame_ms: float, limit: float) -> Html:
+    """(cycles, T): relative change by distance in frames; dotted, the limit above which it counts."""
     fig, axes = plots.figure(8.5, 3.4)
     count = curves.shape[1] // 2
     times = frame_ms * np.arange(1, count)
@@ -223,13 +223,13 @@ def draw_reach(curves: Tensor, frame_ms: float) -> Html:
     colours = matplotlib.colormaps[plots.COLOUR_MAP](shades)
     for number, (curve, colour) in enumerate(zip(curves, colours, strict=True), 1):
         axes.loglog(times, curve[1:count], color=colour, lw=2, label=f"after cycle {number}")
-    axes.axhline(0.01, color="black", ls=":", lw=1)
+    axes.axhline(limit, color="black", ls=":", lw=1)
     axes.set(xlabel="distance from the frame that was exchanged (ms)", ylabel="change, relative")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return plots.picture(
         fig,
-        "Change against distance on logarithmic axes, a curve for each cycle: it falls with distance down to a level floor, and "
-        "later cycles lie above earlier ones at every distance.",
+        "Change against distance on logarithmic axes, a curve for each cycle: it falls with distance down to a level floor, "
+        f"and later cycles lie above the first one. A dotted line at {limit:g}.",
     )
 
 

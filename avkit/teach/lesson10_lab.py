@@ -26,15 +26,15 @@ from avkit.teach.samples import Sample
 # Lesions ------------------------------------------------------------------------------------------------------------
 
 LESIONS = {  # what is switched off -> in words
-    "inter_top": "InterA-T: no exchange at the top",
+    "inter_top": "InterA-T off: no exchange at the top",
     "top_to_sound": "InterA-T: nothing from lips to sound",
     "top_to_lips": "InterA-T: nothing from sound to lips",
-    "inter_middle": "InterA-M: the sound passes as it is",
-    "middle_finest": "InterA-M: at the finest scale only",
-    "middle_coarser": "InterA-M: at the four coarser scales",
+    "inter_middle": "InterA-M off: the sound passes as it is",
+    "middle_finest": "InterA-M off at the finest scale alone",
+    "middle_coarser": "InterA-M off at the four coarser scales",
     "inter_bottom": "InterA-B: a plain sum x + x₀",
     "x0": "InterA-B: x₀ is left out",
-    "both": "InterA-T and InterA-M together",
+    "both": "InterA-T and InterA-M off",
 }
 OPENING = ("inter_top", "inter_middle", "inter_bottom")  # what A, B and C of the opening lack
 

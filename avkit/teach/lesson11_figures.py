@@ -91,7 +91,7 @@ def draw_rates(schedules: Mapping[str, Callable[[int], float]], steps: int) -> H
     for colour, (name, rate) in zip(plots.COLOURS, schedules.items()):
         axes.plot([rate(step) for step in range(steps)], color=colour, label=name)
     axes.set(xlabel="step", ylabel="learning rate", yscale="log")
-    axes.legend(fontsize=9)
+    axes.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return plots.picture(fig, f"Learning rate over {steps} steps: {', '.join(schedules)}.")
 
 
