@@ -14,6 +14,8 @@ from torch import nn
 
 import avkit
 from avkit import complexity, fast
+from avkit.ablations import IIANetChanges, RTFSNetChanges
+from avkit.ablations import create as create_ablated
 from avkit.fast import native, switch
 from avkit.iianet import InterABottom, IntraA
 from avkit.layers import (
@@ -263,6 +265,67 @@ def test_networks_and_their_gradients_are_equal(name, overrides, samples, traini
         if as_exact(errors):
             return
     raise AssertionError(errors)
+
+
+ABLATED = [
+    ("rtfs-net-tiny", RTFSNetChanges(reconstruction="plain")),
+    ("rtfs-net-tiny", RTFSNetChanges(scan="gru")),
+    ("rtfs-net-tiny", RTFSNetChanges(scan="attention", fusion="concatenation", separation="mask")),
+    ("rtfs-net-tiny", RTFSNetChanges(blocks="unshared", separation="regression")),
+    *(("iianet-tiny", IIANetChanges(**{part: False})) for part in ("inter_top", "inter_middle", "inter_bottom", "intra")),
+]
+INFERENCE = [*SIZES, ("rtfs-net-tiny", {"levels": 1}, 8_000), ("iianet-tiny", {"levels": 2}, 333)]
+
+
+def assert_equal_outputs(model: nn.Module, batch: int, samples: int) -> None:
+    draw = torch.Generator().manual_seed(samples)
+    mixture = torch.randn(batch, samples, generator=draw)
+    lips = torch.randn(batch, 512, max(1, samples * 25 // 16_000), generator=draw)
+    quick = fast.use(copy.deepcopy(model))
+    before = {name: tensor.clone() for name, tensor in quick.state_dict().items()}
+    with torch.no_grad():
+        wanted, got = model(mixture, lips), quick(mixture, lips)
+    with torch.inference_mode():
+        again = quick(mixture, lips)
+    assert float((got - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
+    assert torch.equal(got, again)
+    assert all(torch.equal(before[name], tensor) for name, tensor in quick.state_dict().items())
+
+
+@needs_kernels
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("name", "overrides", "samples"), INFERENCE, ids=lambda value: str(value))
+def test_networks_without_gradients_are_equal(name, overrides, samples, batch):
+    torch.manual_seed(0)
+    assert_equal_outputs(perturbed(avkit.create_model(name, fast=False, **overrides)).eval(), batch, samples)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("name", "changes"), ABLATED, ids=lambda value: str(value))
+def test_ablated_networks_without_gradients_are_equal(name, changes):
+    torch.manual_seed(0)
+    model = perturbed(fast.use(create_ablated(name, changes), False)).eval()
+    assert_equal_outputs(model, 2, 8_001)
+
+
+@needs_kernels
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("name", ["rtfs-net-tiny", "iianet-tiny"])
+def test_a_hook_on_any_module_is_called_as_often_as_in_the_readable_form(name, gradients):
+    model = avkit.create_model(name).eval()
+    mixture, lips = torch.randn(1, 8_000), torch.randn(1, 512, 12)
+
+    def calls(module: nn.Module) -> int:
+        seen = []
+        handle = module.register_forward_hook(lambda *given: seen.append(1))
+        with torch.set_grad_enabled(gradients):
+            model(mixture, lips)
+        handle.remove()
+        return len(seen)
+
+    with fast.readable(model):
+        wanted = {part: calls(module) for part, module in model.named_modules()}
+    assert {part: calls(module) for part, module in model.named_modules()} == wanted
 
 
 @needs_kernels

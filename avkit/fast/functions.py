@@ -44,7 +44,7 @@ def longs(*numbers: int) -> list[ctypes.c_int64]:
     return [_LONG(number) for number in numbers]
 
 
-def _plane(x: Tensor) -> tuple[int, int]:
+def plane_of(x: Tensor) -> tuple[int, int]:
     """Height and width of (B, C, T) or (B, C, T, F)."""
     return (1, x.shape[2]) if x.dim() == 3 else (x.shape[2], x.shape[3])
 
@@ -55,7 +55,7 @@ class NormAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, taps: Taps, weight, bias, gamma, beta, eps: float, slope):
         x = x.contiguous()
-        height, width = _plane(x)
+        height, width = plane_of(x)
         out_height, out_width = taps.out(height, width)
         shape = (*x.shape[:2], out_width) if x.dim() == 3 else (*x.shape[:2], out_height, out_width)
         out, mean, rstd = fresh(x, shape), x.new_empty(len(x)), x.new_empty(len(x))
@@ -106,7 +106,7 @@ class ScaleAct(torch.autograd.Function):
         out = fresh(x)
         ctx.sizes = longs(*x.shape[:2], x.shape[2:].numel())
         ctx.slope = _FLOAT(slope if isinstance(slope, float) else float(slope))
-        tensors = [at(t) for t in (x, rest, weight, bias)]
+        tensors = [at(t) for t in (x, rest, weight, bias, None)]
         load().avkit_scale_forward(*ctx.sizes, *tensors, ctx.slope, at(out), threads())
         ctx.save_for_backward(x, rest, weight, bias)
         return out
@@ -122,6 +122,13 @@ class ScaleAct(torch.autograd.Function):
         given, wanted = ([at(t) for t in tensors] for tensors in ((x, rest, weight, bias), (grad, dx, dweight, dbias, dslope)))
         load().avkit_scale_backward(*ctx.sizes, *given, ctx.slope, *wanted, threads())
         return dx, None if rest is None else dx, dweight, dbias, dslope
+
+
+def gateway_(out: Tensor, x: Tensor, rest: Tensor | None, weight: Tensor, bias: Tensor | None, slope: float, after: Tensor) -> None:
+    """Without gradients, out = activation((x + rest) · weight + bias) + after, channel by channel: (B, C, …); out may be x."""
+    sizes = longs(*x.shape[:2], x.shape[2:].numel())
+    tensors = [at(t) for t in (x, rest, weight, bias, after)]
+    load().avkit_scale_forward(*sizes, *tensors, _FLOAT(slope), at(out), threads())
 
 
 def affine_(x: Tensor, scale: Tensor, shift: Tensor, slope: Tensor, rest: Tensor | None = None) -> Tensor:
@@ -236,7 +243,7 @@ class Inject(torch.autograd.Function):
     def forward(ctx, local, gate, embedding, rest):
         local, gate, embedding = local.contiguous(), gate.contiguous(), embedding.contiguous()
         rest = None if rest is None else rest.contiguous()
-        fine, coarse = _plane(local), _plane(gate)
+        fine, coarse = plane_of(local), plane_of(gate)
         maps = [nearest(*pair) for pair in zip(fine, coarse, strict=True)]
         out = fresh(local)
         ctx.sizes = (local.shape[0] * local.shape[1], *fine, *coarse)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from avkit.fast import pending
-from avkit.fast.functions import Inject, fit_together, fits, nearest
-from avkit.fast.modules import FastConvNormAct, FastInjectionSum, pointwise, slope_of, watched
+from avkit.fast.functions import Inject, fit_together, nearest
+from avkit.fast.modules import FastConvNormAct, FastInjectionSum, pointwise, slope_of, taps_of, watched
 from avkit.fast.native import fresh
 from avkit.fast.pending import Gates, Pending
 from avkit.iianet import BottomUp, InterABottom, InterAMiddle, IntraA, Separation, TopDown
@@ -81,7 +81,7 @@ class FastSeparation(Separation):
             return False
         convs = [*ups.compression, *(part for block in intra for part in (block.local, block.gate, block.embedding))]
         norms = [ups.projection, *convs]
-        if any(type(block.norm) is not GlobalLayerNorm for block in norms):
+        if any(type(block.norm) is not GlobalLayerNorm for block in norms) or any(taps_of(block.conv) is None for block in convs):
             return False
         one_tap = [part for block in self.audio_intra for part in (block.local, block.gate, block.embedding)]
         if any(part.conv.kernel_size != (1,) or part.conv.bias is not None for part in one_tap):
@@ -119,7 +119,7 @@ class Room:
     def __init__(self, batch: int, hidden: int, sizes: list[int]):
         self.levels = [fresh(torch.empty(0), (batch, hidden, size)) for size in sizes]
         self.coarse = [(fresh(level), fresh(level)) for level in self.levels[1:]]
-        self.halves = [nearest(fine, coarse).int() for fine, coarse in zip(sizes, sizes[1:], strict=False)]
+        self.halves = [pending.positions(*pair) for pair in zip(self.levels, self.levels[1:], strict=False)]
         self.places = [nearest(size, sizes[-1]).int() for size in sizes]
         self.counts = [torch.bincount(places, minlength=sizes[-1]).float() for places in self.places]
 
@@ -128,8 +128,7 @@ class Room:
         """The room that a₀ (B, C, T) needs."""
         sizes = [a0.shape[2]]
         for layer in list(separation.audio_bottom_up.compression)[1:]:
-            (kernel,), (stride,), (side,) = layer.conv.kernel_size, layer.conv.stride, layer.conv.padding
-            sizes.append((sizes[-1] + 2 * side - kernel) // stride + 1)
+            sizes.append(pending.size_after(layer, 1, sizes[-1])[1])
         return cls(len(a0), separation.audio_bottom_up.projection.conv.out_channels, sizes)
 
     def climb(self, ups: BottomUp, a: Tensor) -> tuple[list[Pending], Tensor]:
@@ -138,7 +137,7 @@ class Room:
         weight, bias = projection.conv.weight.flatten(1), projection.conv.bias
         torch.baddbmm(bias[:, None], weight.expand(len(a), -1, -1), a.contiguous(), out=raw)
         before = pending.settle(pending.moments_of(raw), raw.shape[2], projection.norm)
-        pooled, slope = self.levels[-1].shape[2], float(slope_of(projection.act))
+        pooled, slope = self.levels[-1], float(slope_of(projection.act))
         levels = [pending.conv(ups.compression[0], raw, raw, pooled, before, slope)]
         for layer, into in zip(list(ups.compression)[1:], self.levels[1:], strict=True):
             levels.append(pending.conv(layer, levels[-1], into, pooled))

@@ -23,18 +23,20 @@ inline const float* added(const float* x, const float* rest, Index start, Index 
 
 extern "C" {
 
-// out = activation((x + rest) * w[c] + bias[c]) over (items, channels, n); `rest` and `bias` may be null.
+// out = activation((x + rest) * w[c] + bias[c]) + after[c] over (items, channels, n); `rest`, `bias`, `after` may be null. out
+// may be x.
 void avkit_scale_forward(Index items, Index channels, Index n, const float* x, const float* rest, const float* w,
-                         const float* bias, float slope, float* out, int threads) {
+                         const float* bias, const float* after, float slope, float* out, int threads) {
 #pragma omp parallel for num_threads(threads)
     for (Index p = 0; p < items * channels; p++) {
         float buffer[BLOCK], gain = w[p % channels], shift = bias ? bias[p % channels] : 0.f;
+        float more = after ? after[p % channels] : 0.f;
         for (Index start = p * n; start < (p + 1) * n; start += BLOCK) {
             Index count = std::min(BLOCK, (p + 1) * n - start);
             const float* in = added(x, rest, start, count, buffer);
             float* to = out + start;
 #pragma omp simd
-            for (Index i = 0; i < count; i++) to[i] = activate(in[i] * gain + shift, slope);
+            for (Index i = 0; i < count; i++) to[i] = activate(in[i] * gain + shift, slope) + more;
         }
     }
 }

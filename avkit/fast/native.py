@@ -88,7 +88,7 @@ def why_not() -> str | None:
 
 def _fingerprint(compiler: str | None) -> str:
     """Source, flags, compiler and processor: a home folder may be shared by machines that differ."""
-    texts = [(FOLDER / name).read_text() for name in ("common.h", *SOURCES)]
+    texts = [(FOLDER / name).read_text() for name in ("common.h", "depthwise.h", *SOURCES)]
     parts = [*texts, *COMPILE, str(compiler), platform.machine(), _processor(), str(_openmp())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

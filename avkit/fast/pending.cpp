@@ -1,8 +1,8 @@
 // Inference with norms that are put off: a tensor is kept as it left its convolution ("raw") beside one scale and one shift
-// per plane, which its reader applies while reading. So a norm costs no pass over memory of its own. Planes are channels of
-// items along time, n numbers each. Nothing here has a backward pass.
+// per plane, which its reader applies while reading. So a norm costs no pass over memory of its own. A "plane" is one channel
+// of one item, H x W numbers; one-dimensional signals have H = 1. Nothing here has a backward pass.
 
-#include "common.h"
+#include "depthwise.h"
 
 namespace {
 
@@ -36,25 +36,6 @@ void settle(Index items, Index channels, double count, const Moments& of, const 
     }
 }
 
-// y[i] = bias + taps . padded[i * stride ...]
-template <int K, int S>
-void correlate(const float* __restrict padded, const float* w, float bias, Index n, float* __restrict y) {
-#pragma omp simd
-    for (Index i = 0; i < n; i++) {
-        float value = bias;
-        for (int k = 0; k < K; k++) value += w[k] * padded[i * S + k];
-        y[i] = value;
-    }
-}
-
-bool convolve(int taps, int stride, const float* padded, const float* w, float bias, Index n, float* y) {
-    if (taps == 5 && stride == 1) return correlate<5, 1>(padded, w, bias, n, y), true;
-    if (taps == 5 && stride == 2) return correlate<5, 2>(padded, w, bias, n, y), true;
-    if (taps == 3 && stride == 1) return correlate<3, 1>(padded, w, bias, n, y), true;
-    if (taps == 3 && stride == 2) return correlate<3, 2>(padded, w, bias, n, y), true;
-    return false;
-}
-
 // Averages over `count` stretches of n numbers, as adaptive average pooling has it.
 struct Pool {
     std::vector<int32_t> from, size;
@@ -64,7 +45,18 @@ struct Pool {
         for (Index j = 0; j < count; j++) from[j] = j * n / count, size[j] = ((j + 1) * n + count - 1) / count - from[j];
         if (count) shortest = *std::min_element(size.begin(), size.end()), longest = *std::max_element(size.begin(), size.end());
     }
-    void average(const float* x, float* __restrict out) const {
+    // Of rows `width` apart, the sum of those of stretch r: in place where it is a single one, else in `total`.
+    const float* sum(Index r, const float* x, Index width, float* total) const {
+        x += from[r] * width;
+        if (size[r] == 1) return x;
+        std::fill_n(total, width, 0.f);
+        for (int32_t k = 0; k < size[r]; k++)
+#pragma omp simd
+            for (Index i = 0; i < width; i++) total[i] += x[k * width + i];
+        return total;
+    }
+    // Averages of x over the stretches, divided by `times` besides.
+    void average(const float* x, int32_t times, float* __restrict out) const {
         Index count = from.size();
         const int32_t *at = from.data(), *sizes = size.data();
         std::fill_n(out, count, 0.f);
@@ -74,7 +66,7 @@ struct Pool {
         for (int32_t k = shortest; k < longest; k++)
             for (Index j = 0; j < count; j++) out[j] += k < sizes[j] ? x[at[j] + k] : 0.f;
 #pragma omp simd
-        for (Index j = 0; j < count; j++) out[j] /= sizes[j];
+        for (Index j = 0; j < count; j++) out[j] /= sizes[j] * times;
     }
 };
 
@@ -142,31 +134,34 @@ void avkit_settle(Index items, Index channels, double count, const double* mean,
     settle(items, channels, count, of, gains.data(), offsets.data(), gamma, beta, eps, scale, shift);
 }
 
-// y = depthwise convolution of activation(scale * x + shift), zeros around it: x (items, channels, n) -> y (items, channels,
-// out), y's moments, and y averaged over `pooled` stretches, `average` (items, channels, pooled). `scale` and `shift`
-// (items, channels), `bias` and `average` may be null; y may be x where the stride is 1.
-int avkit_pending_conv(Index items, Index channels, Index n, Index out, Index pooled, int taps, int stride, const float* x,
+// y = depthwise convolution of activation(scale * x + shift), zeros around it: x (items, channels, height, width) -> y (items,
+// channels, out_height, out_width), y's moments, and y averaged over (rows, columns) stretches: `average`. `scale` and `shift`
+// (items, channels), `bias` and `average` may be null; y may be x where sizes stay.
+int avkit_pending_conv(Index items, Index channels, Index height, Index width, Index out_height, Index out_width, int kh,
+                       int kw, int stride, int pad_top, int pad_left, Index rows, Index columns, const float* x,
                        const float* scale, const float* shift, float slope, const float* w, const float* bias, float* y,
                        float* average, double* mean, double* squares, int threads) {
-    int side = taps / 2, failed = 0;
-    Pool stretches(out, average ? pooled : 0);
+    Conv s{height, width, out_height, out_width, stride, pad_top, pad_left};
+    Index in = height * width, out = out_height * out_width;
+    Pool down(out_height, average ? rows : 0), along(out_width, average ? columns : 0);
+    return !dispatch(kh, kw, stride, [&](auto op) {
+        using Op = decltype(op);
 #pragma omp parallel num_threads(threads)
-    {
-        std::vector<float> padded(n + 2 * taps, 0.f);
-        float* middle = padded.data() + side;
+        {
+            std::vector<float> padded(Op::room(s)), total(out_width);
 #pragma omp for
-        for (Index p = 0; p < items * channels; p++) {
-            Index c = p % channels;
-            const float* row = x + p * n;
-            float gain = scale ? scale[p] : 1.f, offset = scale ? shift[p] : 0.f;
-#pragma omp simd
-            for (Index i = 0; i < n; i++) middle[i] = activate(row[i] * gain + offset, slope);
-            if (!convolve(taps, stride, padded.data(), w + c * taps, bias ? bias[c] : 0.f, out, y + p * out)) failed = 1;
-            Moments{mean, squares}.take(p, y + p * out, out);
-            if (average) stretches.average(y + p * out, average + p * pooled);
+            for (Index p = 0; p < items * channels; p++) {
+                Index c = p % channels;
+                float gain = scale ? scale[p] : 1.f, offset = scale ? shift[p] : 0.f, *to = y + p * out;
+                Op::fill(s, x + p * in, padded.data(), [=](float z) { return activate(z * gain + offset, slope); });
+                Op::convolve(s, padded.data(), w + c * kh * kw, bias ? bias[c] : 0.f, to);
+                Moments{mean, squares}.take(p, to, out);
+                for (size_t r = 0; r < down.from.size(); r++)
+                    along.average(down.sum(r, to, out_width, total.data()), down.size[r],
+                                  average + (p * rows + r) * columns);
+            }
         }
-    }
-    return failed;
+    });
 }
 
 // out = the sum over levels of scale * x + shift: each x (planes, n), scales and shifts (planes).
@@ -193,11 +188,13 @@ void avkit_pending_sum(Index planes, Index n, Index levels, const float* const* 
 int avkit_pending_gates(Index items, Index channels, Index n, Index coarse, Index frames, int taps, const float* x,
                         const float* top, const float* lips, const int32_t* places, const int32_t* frames_at,
                         const float* const* maps, const float* w, float* y, double* mean, double* squares, int threads) {
-    int failed = 0;
+    Conv s{1, n, 1, n, 1, 0, taps / 2};
     Nearest near(places, n, coarse), near_lips(lips ? frames_at : places, n, lips ? frames : coarse);
+    return !dispatch(taps ? 1 : 0, taps, 1, [&](auto op) {
+    using Op = decltype(op);
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> padded(n + 2 * taps, 0.f), gates(coarse), shifts(coarse), louder(frames);
+        std::vector<float> padded(Op::room(s) + n), gates(coarse), shifts(coarse), louder(frames);
         std::vector<float> gate_row(n + LANES), shift_row(n + LANES), lip_row(n + LANES);
         float* middle = padded.data() + taps / 2;
 #pragma omp for
@@ -227,36 +224,51 @@ int avkit_pending_gates(Index items, Index channels, Index n, Index coarse, Inde
                 std::memcpy(y + p * n, middle, sizeof(float) * n);
                 continue;
             }
-            if (!convolve(taps, 1, padded.data(), w + p % channels * taps, 0.f, n, y + p * n)) failed = 1;
+            Op::convolve(s, padded.data(), w + p % channels * taps, 0.f, y + p * n);
             Moments{mean, squares}.take(p, y + p * n, n);
         }
     }
-    return failed;
+    });
 }
 
-// In place: x = (scale * x + shift) * sigmoid(gate) + more, x (items, channels, n); gate and more (items, channels, coarse),
-// pending too, read at `places` (n); `maps` (6, items, channels): scale and shift of x, gate and more.
-void avkit_pending_merge(Index items, Index channels, Index n, Index coarse, float* x, const float* gate, const float* more,
-                         const int32_t* places, const float* const* maps, int threads) {
-    Nearest near(places, n, coarse);
+// In place: x = (scale * x + shift) * sigmoid(gate) + more (+ rest_scale * rest + rest_shift): x (items, channels, height,
+// width), `rest` too, or null; gate and more (items, channels, coarse_height, coarse_width), pending too, read at `rows`
+// (height) and `columns` (width); `maps` (8 or 6, items, channels): scale and shift of x, gate, more and rest.
+void avkit_pending_merge(Index items, Index channels, Index height, Index width, Index coarse_height, Index coarse_width,
+                         float* x, const float* gate, const float* more, const float* rest, const int32_t* rows,
+                         const int32_t* columns, const float* const* maps, int threads) {
+    Nearest near(columns, width, coarse_width);
+    Index fine = height * width, coarse = coarse_height * coarse_width;
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> gates(coarse), shifts(coarse), gate_row(n + LANES), shift_row(n + LANES);
+        std::vector<float> gates(coarse_width), shifts(coarse_width), gate_row(width + LANES), shift_row(width + LANES);
 #pragma omp for
         for (Index p = 0; p < items * channels; p++) {
-            const float *g = gate + p * coarse, *e = more + p * coarse, *open = gate_row.data(), *added = shift_row.data();
-            float scale = maps[0][p], shift = maps[1][p], *row = x + p * n;
+            float scale = maps[0][p], shift = maps[1][p];
             float gate_scale = maps[2][p], gate_shift = maps[3][p], more_scale = maps[4][p], more_shift = maps[5][p];
+            float rest_scale = rest ? maps[6][p] : 0.f, rest_shift = rest ? maps[7][p] : 0.f;
+            for (Index h = 0; h < height; h++) {
+                if (h == 0 || rows[h] != rows[h - 1]) {
+                    const float *g = gate + p * coarse + rows[h] * coarse_width, *e = more + (g - gate);
 #pragma omp simd
-            for (Index j = 0; j < coarse; j++) {
-                float value = sigmoid(g[j] * gate_scale + gate_shift);
-                gates[j] = value * scale;
-                shifts[j] = value * shift + e[j] * more_scale + more_shift;
+                    for (Index j = 0; j < coarse_width; j++) {
+                        float value = sigmoid(g[j] * gate_scale + gate_shift);
+                        gates[j] = value * scale;
+                        shifts[j] = value * shift + e[j] * more_scale + more_shift + rest_shift;
+                    }
+                    near.spread(gates.data(), gate_row.data());
+                    near.spread(shifts.data(), shift_row.data());
+                }
+                const float *open = gate_row.data(), *added = shift_row.data();
+                const float* also = rest ? rest + p * fine + h * width : nullptr;
+                float* row = x + p * fine + h * width;
+                if (also)
+#pragma omp simd
+                    for (Index i = 0; i < width; i++) row[i] = row[i] * open[i] + added[i] + also[i] * rest_scale;
+                else
+#pragma omp simd
+                    for (Index i = 0; i < width; i++) row[i] = row[i] * open[i] + added[i];
             }
-            near.spread(gates.data(), gate_row.data());
-            near.spread(shifts.data(), shift_row.data());
-#pragma omp simd
-            for (Index i = 0; i < n; i++) row[i] = row[i] * open[i] + added[i];
         }
     }
 }

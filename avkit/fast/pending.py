@@ -1,5 +1,5 @@
-"""Inference with norms that are put off (see pending.cpp): what the sound's stream of IIANet runs on where no gradient is
-wanted. A `Pending` is a tensor as its convolution left it, beside the scale and shift that its norm comes to."""
+"""Inference with norms that are put off (see pending.cpp): what IIANet's sound and RTFS-Net's blocks run on where no gradient
+is wanted. A `Pending` is a tensor as its convolution left it, beside the scale and shift that its norm comes to."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from avkit.fast.functions import at, longs, threads
+from avkit.fast.functions import at, longs, nearest, plane_of, threads
+from avkit.fast.modules import taps_of
 from avkit.fast.native import load
 from avkit.layers import ConvNormAct, GlobalLayerNorm
 
-_INT, _FLOAT, _DOUBLE = ctypes.c_int, ctypes.c_float, ctypes.c_double
+_FLOAT, _DOUBLE = ctypes.c_float, ctypes.c_double
 
 
 @dataclass
 class Pending:
-    """scale · raw + shift: raw (B, C, N), the others (B, C); `moments` (2, B, C) are raw's means and sums of squared
-    deviations, `average` (B, C, pooled) its averages over stretches."""
+    """scale · raw + shift: raw (B, C, …), the others (B, C); `moments` (2, B, C) are raw's means and sums of squared
+    deviations, `average` its averages over stretches."""
 
     raw: Tensor
     scale: Tensor
@@ -38,9 +39,10 @@ def _table(tensors: Sequence[Tensor]) -> ctypes.Array:
 
 
 def moments_of(x: Tensor, counts: Tensor | None = None) -> Tensor:
-    """(2, B, C) of x (B, C, N); position n counts `counts[n]` times."""
+    """(2, B, C) of x (B, C, …); position n of x (B, C, N) counts `counts[n]` times."""
     moments = torch.empty(2, *x.shape[:2], dtype=torch.float64)
-    load().avkit_plane_moments(*longs(x.shape[0] * x.shape[1], x.shape[2]), at(x), at(counts), *map(at, moments), threads())
+    sizes = longs(x.shape[0] * x.shape[1], x.shape[2:].numel())
+    load().avkit_plane_moments(*sizes, at(x), at(counts), *map(at, moments), threads())
     return moments
 
 
@@ -61,32 +63,36 @@ def settle(
     return scale, shift
 
 
+def size_after(block: ConvNormAct, height: int, width: int) -> tuple[int, int]:
+    """A plane's size behind a depthwise convolution."""
+    return taps_of(block.conv).out(height, width)
+
+
 def conv(
     block: ConvNormAct,
     x: Tensor | Pending,
     into: Tensor,
-    pooled: int | None = None,
+    pooled: Tensor | None = None,
     before: tuple[Tensor, Tensor] | None = None,
     slope: float = 1.0,
 ) -> Pending:
     """A depthwise convolution of x, and its gLN put off.
 
     Args:
-        x: (B, C, N), or pending.
-        into: (B, C, N'), takes the result; x itself where the stride is 1.
-        pooled: keep averages over so many stretches.
+        x: (B, C, …), or pending.
+        into: takes the result; x itself where sizes stay.
+        pooled: keep averages over as many stretches as this tensor has positions.
         before: scale and shift (B, C) of x, and then `slope`, where x is not pending.
     """
-    raw = x.raw if isinstance(x, Pending) else x
-    scale, shift = x.maps if isinstance(x, Pending) else before or (None, None)
-    batch, channels, positions = raw.shape
-    moments = torch.empty(2, batch, channels, dtype=torch.float64)
-    average = raw.new_empty(batch, channels, pooled) if pooled else None
-    sizes = [*longs(batch, channels, positions, into.shape[2], pooled or 0), block.conv.kernel_size[0], block.conv.stride[0]]
-    given = [at(raw), at(scale), at(shift), _FLOAT(slope), at(block.conv.weight), at(block.conv.bias)]
-    failed = load().avkit_pending_conv(*sizes, *given, at(into), at(average), *map(at, moments), threads())
-    assert not failed, block.conv
-    return Pending(into, *settle(moments, into.shape[2], block.norm), moments, average)
+    raw, (scale, shift) = (x.raw, x.maps) if isinstance(x, Pending) else (x, before or (None, None))
+    moments, taps = torch.empty(2, *raw.shape[:2], dtype=torch.float64), taps_of(block.conv)
+    average = None if pooled is None else torch.empty_like(pooled)
+    sizes, stretches = (*raw.shape[:2], *plane_of(raw), *plane_of(into)), (0, 0) if pooled is None else plane_of(pooled)
+    load().avkit_pending_conv(
+        *longs(*sizes), *taps.kernel, taps.stride, *taps.before, *longs(*stretches), at(raw), at(scale), at(shift),
+        _FLOAT(slope), at(block.conv.weight), at(block.conv.bias), at(into), at(average), *map(at, moments), threads(),
+    )  # fmt: skip
+    return Pending(into, *settle(moments, into.shape[2:].numel(), block.norm), moments, average)
 
 
 def dense(block: ConvNormAct, x: Tensor) -> Pending:
@@ -97,10 +103,10 @@ def dense(block: ConvNormAct, x: Tensor) -> Pending:
 
 
 def total(parts: Sequence[Pending]) -> Tensor:
-    """The sum of the parts' averages, (B, C, pooled)."""
+    """The sum of the parts' averages."""
     out = torch.empty_like(parts[0].average)
     tables = [_table([getattr(part, name) for part in parts]) for name in ("average", "scale", "shift")]
-    sizes = longs(out.shape[0] * out.shape[1], out.shape[2], len(parts))
+    sizes = longs(out.shape[0] * out.shape[1], out.shape[2:].numel(), len(parts))
     load().avkit_pending_sum(*sizes, *tables, at(out), threads())
     return out
 
@@ -111,7 +117,7 @@ class Gates:
     f·(1 + σ(s·lips + o)). `maps` holds the pairs (s, o) in this order; `lips` (B, C, V) may be None."""
 
     top: Tensor
-    places: Tensor  # (N,), which position of `top` each of x reads
+    places: Tensor  # (N,), int32, which position of `top` each of x reads
     maps: list[Tensor]
     lips: Tensor | None = None
     frames: Tensor | None = None  # (N,), which of the lips'
@@ -122,19 +128,26 @@ class Gates:
         taps = block.conv.kernel_size[0] if block else 0
         moments = torch.empty(2, batch, channels, dtype=torch.float64)
         frames = self.lips.shape[2] if self.lips is not None else 0
-        failed = load().avkit_pending_gates(
+        load().avkit_pending_gates(
             *longs(batch, channels, positions, self.top.shape[2], frames), taps, at(x), at(self.top), at(self.lips),
             at(self.places), at(self.frames), _table(self.maps), at(block.conv.weight if block else None), at(x),
             *map(at, moments), threads(),
         )  # fmt: skip
-        assert not failed, block
         return Pending(x, *settle(moments, positions, block.norm), moments) if block else x
 
 
-def merge(x: Pending, gate: Pending, embedding: Pending, places: Tensor) -> Tensor:
-    """In place: x · up(σ(gate)) + up(embedding), (B, C, N); `places` (N,), int32, says which coarse position each reads."""
-    batch, channels, positions = x.raw.shape
-    sizes = longs(batch, channels, positions, gate.raw.shape[2])
-    maps = _table([*x.maps, *gate.maps, *embedding.maps])
-    load().avkit_pending_merge(*sizes, at(x.raw), at(gate.raw), at(embedding.raw), at(places), maps, threads())
+def positions(fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+    """Which rows and which columns of `coarse` those of `fine` read: int32, (H,) and (W,)."""
+    rows, columns = (nearest(*pair).int() for pair in zip(plane_of(fine), plane_of(coarse), strict=True))
+    return rows, columns
+
+
+def merge(
+    x: Pending, gate: Pending, embedding: Pending, places: tuple[Tensor, Tensor], rest: Pending | None = None
+) -> Tensor:
+    """In place: x · up(σ(gate)) + up(embedding) + rest, of x's shape (B, C, …); `places`: their `positions`."""
+    sizes = longs(*x.raw.shape[:2], *plane_of(x.raw), *plane_of(gate.raw))
+    parts = [x, gate, embedding] if rest is None else [x, gate, embedding, rest]
+    tensors = [at(x.raw), at(gate.raw), at(embedding.raw), None if rest is None else at(rest.raw), *map(at, places)]
+    load().avkit_pending_merge(*sizes, *tensors, _table([one for part in parts for one in part.maps]), threads())
     return x.raw

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from avkit.fast import pending
 from avkit.fast.functions import (
     FrameNorm,
     Fuse,
@@ -19,9 +20,20 @@ from avkit.fast.functions import (
     Windows,
     fit_together,
     fits,
+    gateway_,
 )
-from avkit.fast.modules import is_pointwise, pointwise, slope_of, watched
-from avkit.layers import ConvActNorm, ConvNormAct, upsample
+from avkit.fast.modules import (
+    FastConvNormAct,
+    FastReconstruction,
+    is_pointwise,
+    pointwise,
+    slope_of,
+    taps_of,
+    watched,
+)
+from avkit.fast.native import fresh
+from avkit.fast.pending import Pending
+from avkit.layers import Compression, ConvActNorm, ConvNormAct, GlobalLayerNorm, InjectionSum, upsample
 from avkit.rtfs import CAF, S3, AudioEncoder, Bottleneck, DualPathScan, RTFSBlock, TFAttention, VisualBlock
 
 
@@ -89,16 +101,76 @@ def _norms(kind: nn.ModuleList) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class FastRTFSBlock(RTFSBlock):
-    """The output's sum in the last matrix product."""
+    """The output's sum in the last matrix product; without gradients, norms are put off and one tensor serves as residual,
+    sum and output."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, F) -> the same shape."""
         if not fits(x) or watched(self.expansion):
             return super().forward(x)
+        if not torch.is_grad_enabled() and self.is_plain():
+            return self.into(fresh(x), x)
         residual = self.gateway(x)
         levels, g = self.compression(self.projection(residual))
         g = self.attention(self.scan_time(self.scan_frequency(g)))
         return pointwise(self.expansion, self.reconstruction(levels, g), residual)
+
+    def is_plain(self) -> bool:
+        """Whether every block outside of scans and attention is the network's own, with gLN, and unwatched."""
+        down, up = self.compression, self.reconstruction
+        if type(down) is not Compression or type(up) is not FastReconstruction:
+            return False
+        injections = [*up.inject, *up.merge]
+        convs = [*down, *(part for sum_ in injections for part in (sum_.local, sum_.gate, sum_.embedding))]
+        norms = [self.projection, *convs]
+        if any(type(block) is not FastConvNormAct or type(block.norm) is not GlobalLayerNorm for block in norms):
+            return False
+        if any(taps_of(block.conv) is None for block in convs) or not is_pointwise(self.projection.conv):
+            return False
+        if None in (slope_of(self.gateway.act), slope_of(self.projection.act)) or not is_pointwise(self.expansion):
+            return False
+        return not watched(self.gateway, *self.gateway.modules(), *self.projection.modules(), *down.modules(), *up.modules())
+
+    def into(self, out: Tensor, x: Tensor, first: Tensor | None = None) -> Tensor:
+        """The block on x + first, both (B, C, T, F) and contiguous, without gradients; `out` takes the result and may be x."""
+        gate, project, expand = self.gateway.conv, self.projection, self.expansion
+        gateway_(out, x, first, gate.weight.flatten(), gate.bias, float(slope_of(self.gateway.act)), expand.bias)
+        residual, weight = out.flatten(2), project.conv.weight.flatten(1)  # the residual, and the last product's bias
+        bias = project.conv.bias - weight @ expand.bias
+        raw = fresh(x, (len(x), len(weight), *x.shape[2:]))
+        torch.baddbmm(bias[:, None], weight.expand(len(x), -1, -1), residual, out=raw.flatten(2))
+        before = pending.settle(pending.moments_of(raw), raw[0, 0].numel(), project.norm)
+        levels = self.compress(raw, before, float(slope_of(project.act)))
+        g = self.attention(self.scan_time(self.scan_frequency(pending.total(levels))))
+        u = self.reconstruct(levels, g.contiguous())
+        return residual.baddbmm_(expand.weight.flatten(1).expand(len(x), -1, -1), u.flatten(2)).view_as(out)
+
+    def compress(self, raw: Tensor, before: tuple[Tensor, Tensor], slope: float) -> list[Pending]:
+        """Every level, pending, with its average at the coarsest one's size; the finest takes the place of `raw`."""
+        rooms = [raw]
+        for layer in list(self.compression)[1:]:
+            rooms.append(fresh(raw, (*raw.shape[:2], *pending.size_after(layer, *rooms[-1].shape[2:]))))
+        levels: list[Pending] = []
+        for layer, room in zip(self.compression, rooms, strict=True):
+            given = (raw, room, rooms[-1], before, slope) if room is raw else (levels[-1], room, rooms[-1])
+            levels.append(pending.conv(layer, *given))
+        return levels
+
+    def reconstruct(self, levels: list[Pending], g: Tensor) -> Tensor:
+        """TF-AR on pending levels."""
+        u = None
+        for i in reversed(range(len(levels))):
+            fused = self.inject(self.reconstruction.inject[i], levels[i], g, fresh(levels[i].raw))
+            u = fused if u is None else self.inject(self.reconstruction.merge[i], fused, u, fused, levels[i])
+        return u
+
+    @staticmethod
+    def inject(
+        block: InjectionSum, m: Pending | Tensor, n: Tensor, into: Tensor, rest: Pending | None = None
+    ) -> Tensor:
+        """I(m, n) + rest; `into` takes the result and may be m. n is not finer than m."""
+        gate, embedding = (pending.conv(part, n, torch.empty_like(n)) for part in (block.gate, block.embedding))
+        return pending.merge(pending.conv(block.local, m, into), gate, embedding, pending.positions(into, n), rest)
 
 
 class FastVisualBlock(VisualBlock):

@@ -5,28 +5,68 @@
 namespace {
 
 struct Scanned {  // one axis of (items, channels, height, width) as rows of N positions
-    Index channels, n, other, rows, steps, item, plane, along, across;
+    Index channels, n, other, rows, steps, item, plane, along, across, together;
 
     Scanned(Index items, Index channels, Index height, Index width, int axis, Index window)
         : channels(channels), n(axis == 3 ? width : height), other(axis == 3 ? height : width), rows(items * other),
           steps(n - window + 1), item(channels * height * width), plane(height * width), along(axis == 3 ? 1 : width),
-          across(axis == 3 ? width : 1) {}
+          across(axis == 3 ? width : 1), together(axis == 3 ? 1 : LANES) {}
 
     Index lines() const { return channels * n; }
     Index at(Index row, Index c, Index position) const {
         return row / other * item + c * plane + row % other * across + position * along;
     }
 
-    // hat (channels, n): each point of the row over its channels, without gain and bias; rstd (n).
-    void normalise(const float* x, Index row, float eps, float* __restrict hat, float* __restrict rstd) const {
+    // Rows are worked on in blocks; down the height, neighbours in memory belong to different rows, so a block copies
+    // several rows at once: `gather` to lie one after the other, (channels, n) each, `scatter` back.
+    Index blocks() const { return rows / other * ((other + together - 1) / together); }
+    Index begin(Index block) const {
+        Index each = (other + together - 1) / together;
+        return block / each * other + block % each * together;
+    }
+    Index count(Index block) const { return std::min(together, other - begin(block) % other); }
+    Index room() const { return together * lines(); }
+
+    void gather(const float* x, Index block, float* __restrict to) const {
+        Index row = begin(block), many = count(block);
+        for (Index c = 0; c < channels; c++)
+            for (Index i = 0; i < n; i++) {
+                const float* from = x + at(row, c, i);
+                for (Index r = 0; r < many; r++) to[r * lines() + c * n + i] = from[r * across];
+            }
+    }
+    void scatter(const float* __restrict from, Index block, float* x) const {
+        Index row = begin(block), many = count(block);
+        for (Index c = 0; c < channels; c++)
+            for (Index i = 0; i < n; i++) {
+                float* to = x + at(row, c, i);
+                for (Index r = 0; r < many; r++) to[r * across] = from[r * lines() + c * n + i];
+            }
+    }
+
+    // Windows (steps, rows, channels * window): cut from a row's (channels, n), or added to it where they overlap.
+    void cut(const float* tile, Index row, Index window, float* windows) const {
+        for (Index i = 0; i < steps; i++) {
+            float* to = windows + (i * rows + row) * channels * window;
+            for (Index c = 0; c < channels; c++)
+                for (Index k = 0; k < window; k++) to[c * window + k] = tile[c * n + i + k];
+        }
+    }
+    void add(const float* windows, Index row, Index window, float* tile) const {
+        for (Index i = 0; i < steps; i++) {
+            const float* from = windows + (i * rows + row) * channels * window;
+            for (Index c = 0; c < channels; c++)
+                for (Index k = 0; k < window; k++) tile[c * n + i + k] += from[c * window + k];
+        }
+    }
+
+    // In place, hat (channels, n): each point of the row over its channels, without gain and bias; rstd (n).
+    void normalise(float eps, float* __restrict hat, float* __restrict rstd) const {
         std::vector<float> mean(n, 0.f);
         float* middle = mean.data();
         for (Index c = 0; c < channels; c++)
-            for (Index i = 0; i < n; i++) {
-                float value = x[at(row, c, i)];
-                hat[c * n + i] = value;
-                middle[i] += value / channels;
-            }
+#pragma omp simd
+            for (Index i = 0; i < n; i++) middle[i] += hat[c * n + i] / channels;
         std::fill_n(rstd, n, 0.f);
         for (Index c = 0; c < channels; c++)
 #pragma omp simd
@@ -53,16 +93,17 @@ void avkit_windows_forward(Index items, Index channels, Index height, Index widt
     Scanned s(items, channels, height, width, axis, window);
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> hat(s.lines()), rstd(s.n), tile(s.lines());
+        std::vector<float> hats(s.room()), rstd(s.n);
 #pragma omp for
-        for (Index row = 0; row < s.rows; row++) {
-            s.normalise(x, row, eps, hat.data(), rstd.data());
-            for (Index c = 0; c < channels; c++)
-                for (Index n = 0; n < s.n; n++) tile[c * s.n + n] = hat[c * s.n + n] * gamma[c] + beta[c];
-            for (Index n = 0; n < s.steps; n++) {
-                float* to = out + (n * s.rows + row) * channels * window;
+        for (Index block = 0; block < s.blocks(); block++) {
+            s.gather(x, block, hats.data());
+            for (Index r = 0; r < s.count(block); r++) {
+                float* hat = hats.data() + r * s.lines();
+                s.normalise(eps, hat, rstd.data());
                 for (Index c = 0; c < channels; c++)
-                    for (Index k = 0; k < window; k++) to[c * window + k] = tile[c * s.n + n + k];
+#pragma omp simd
+                    for (Index n = 0; n < s.n; n++) hat[c * s.n + n] = hat[c * s.n + n] * gamma[c] + beta[c];
+                s.cut(hat, s.begin(block) + r, window, out);
             }
         }
     }
@@ -74,21 +115,21 @@ void avkit_windows_backward(Index items, Index channels, Index height, Index wid
     Scanned s(items, channels, height, width, axis, window);
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> hat(s.lines()), rstd(s.n), tile(s.lines()), first(s.n), second(s.n);
+        std::vector<float> hats(s.room()), rstd(s.n), tile(s.lines()), first(s.n), second(s.n);
 #pragma omp for
-        for (Index row = 0; row < s.rows; row++) {
-            s.normalise(x, row, eps, hat.data(), rstd.data());
+        for (Index block = 0; block < s.blocks(); block++) {
+          s.gather(x, block, hats.data());
+          for (Index r = 0; r < s.count(block); r++) {
+            Index row = s.begin(block) + r;
+            float* hat = hats.data() + r * s.lines();
+            s.normalise(eps, hat, rstd.data());
             std::fill(tile.begin(), tile.end(), 0.f);
-            for (Index n = 0; n < s.steps; n++) {
-                const float* from = grad + (n * s.rows + row) * channels * window;
-                for (Index c = 0; c < channels; c++)
-                    for (Index k = 0; k < window; k++) tile[c * s.n + n + k] += from[c * window + k];
-            }
+            s.add(grad, row, window, tile.data());
             std::fill(first.begin(), first.end(), 0.f);
             std::fill(second.begin(), second.end(), 0.f);
             for (Index c = 0; c < channels; c++) {
                 float gain = gamma[c] / channels, weight = 0, offset = 0;
-                const float *d = tile.data() + c * s.n, *h = hat.data() + c * s.n;
+                const float *d = tile.data() + c * s.n, *h = hat + c * s.n;
                 float *m1 = first.data(), *m2 = second.data();
 #pragma omp simd reduction(+ : weight, offset)
                 for (Index n = 0; n < s.n; n++) {
@@ -102,9 +143,11 @@ void avkit_windows_backward(Index items, Index channels, Index height, Index wid
             }
             for (Index c = 0; c < channels; c++)
                 for (Index n = 0; n < s.n; n++) {
-                    float h = hat[c * s.n + n];
-                    dx[s.at(row, c, n)] = (gamma[c] * tile[c * s.n + n] - first[n] - h * second[n]) * rstd[n];
+                    float& h = hat[c * s.n + n];
+                    h = (gamma[c] * tile[c * s.n + n] - first[n] - h * second[n]) * rstd[n];
                 }
+          }
+          s.scatter(hats.data(), block, dx);
         }
     }
 }
@@ -115,20 +158,17 @@ void avkit_overlap_forward(Index items, Index channels, Index height, Index widt
     Scanned s(items, channels, height, width, axis, window);
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> tile(s.lines());
+        std::vector<float> tiles(s.room());
 #pragma omp for
-        for (Index row = 0; row < s.rows; row++) {
-            for (Index c = 0; c < channels; c++) std::fill_n(tile.data() + c * s.n, s.n, bias[c]);
-            for (Index n = 0; n < s.steps; n++) {
-                const float* from = windows + (n * s.rows + row) * channels * window;
+        for (Index block = 0; block < s.blocks(); block++) {
+            s.gather(rest, block, tiles.data());
+            for (Index r = 0; r < s.count(block); r++) {
+                float* tile = tiles.data() + r * s.lines();
                 for (Index c = 0; c < channels; c++)
-                    for (Index k = 0; k < window; k++) tile[c * s.n + n + k] += from[c * window + k];
+                    for (Index n = 0; n < s.n; n++) tile[c * s.n + n] += bias[c];
+                s.add(windows, s.begin(block) + r, window, tile);
             }
-            for (Index c = 0; c < channels; c++)
-                for (Index n = 0; n < s.n; n++) {
-                    Index at = s.at(row, c, n);
-                    out[at] = tile[c * s.n + n] + rest[at];
-                }
+            s.scatter(tiles.data(), block, out);
         }
     }
 }
@@ -138,16 +178,12 @@ void avkit_overlap_backward(Index items, Index channels, Index height, Index wid
     Scanned s(items, channels, height, width, axis, window);
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> tile(s.lines());
+        std::vector<float> tiles(s.room());
 #pragma omp for
-        for (Index row = 0; row < s.rows; row++) {
-            for (Index c = 0; c < channels; c++)
-                for (Index n = 0; n < s.n; n++) tile[c * s.n + n] = grad[s.at(row, c, n)];
-            for (Index n = 0; n < s.steps; n++) {
-                float* to = dwindows + (n * s.rows + row) * channels * window;
-                for (Index c = 0; c < channels; c++)
-                    for (Index k = 0; k < window; k++) to[c * window + k] = tile[c * s.n + n + k];
-            }
+        for (Index block = 0; block < s.blocks(); block++) {
+            s.gather(grad, block, tiles.data());
+            for (Index r = 0; r < s.count(block); r++)
+                s.cut(tiles.data() + r * s.lines(), s.begin(block) + r, window, dwindows);
         }
     }
 }
