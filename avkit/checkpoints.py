@@ -279,6 +279,15 @@ def load_model(name_or_path: str | os.PathLike, *, fast: bool = True) -> nn.Modu
     return model.eval()
 
 
+def whole_training(provenance: dict) -> tuple[int, float]:
+    """Examples and minutes of all the runs that made a network's weights, each of which began with the one before it."""
+    examples, minutes = 0, 0.0
+    while provenance:
+        examples, minutes = examples + provenance["examples"], minutes + provenance["minutes"]
+        provenance = provenance.get("began_with") or {}
+    return examples, minutes
+
+
 def _build(config: dict, fast: bool) -> nn.Module:
     """The network that a configuration names, random weights; alternatives of `avkit.ablations` included."""
     if not config.get("changes"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import avkit
-from avkit.checkpoints import list_bundled, read_config
+from avkit.checkpoints import list_bundled, read_config, whole_training
 from avkit.evaluation import Settings, evaluate
 
 NETWORKS = ("rtfs-net-tiny", "iianet-tiny")
@@ -38,13 +38,14 @@ def test_the_twin_without_lips_has_the_same_size_and_saw_as_many_examples():
     pair = avkit.load_model("rtfs-net-tiny"), avkit.load_model("rtfs-net-tiny-audio-only")
     sizes = [sum(p.numel() for p in model.parameters()) for model in pair]
     assert abs(sizes[0] - sizes[1]) < 0.01 * sizes[0]  # a second mask is all that differs
-    assert pair[0].provenance["examples"] == pair[1].provenance["examples"]
+    seen = [whole_training(model.provenance)[0] for model in pair]
+    assert seen[0] == seen[1] >= pair[0].provenance["examples"]
     assert pair[0].provenance["data"] == pair[1].provenance["data"]
 
 
 def test_both_networks_saw_as_many_examples_and_read_the_same_lips():
     first, second = (avkit.load_model(name) for name in NETWORKS)
-    assert first.provenance["examples"] == second.provenance["examples"]
+    assert whole_training(first.provenance)[0] == whole_training(second.provenance)[0] == 38_000
     for key, tensor in first.lips.state_dict().items():
         assert torch.equal(tensor, second.lips.state_dict()[key]), key
 
@@ -69,7 +70,7 @@ def test_readme_gives_the_records_figures(repository):
         assert f"| {_cell(everywhere)} | {_cell(same_voice)} |" in readme, system
     for name in NETWORKS:
         shipped = json.loads((repository / RECORD.format(name)).read_text())["systems"]
-        assert f"{shipped[name]['si_snri']['mean']:.1f} dB" == "5.2 dB"
+        assert f"{shipped[name]['si_snri']['mean']:.1f} dB" in readme
         assert f"{shipped['irm-16ms']['si_snri']['mean']:.1f} dB" == "10.4 dB"
         assert f"{100 * record['swap_test'][name]['mixtures']['mean']:.0f} %" in readme, name
 
@@ -78,7 +79,7 @@ def test_lips_are_worth_something_on_the_frozen_test_set(repository):
     record = json.loads((repository / FROZEN).read_text())
     frozen = json.loads((repository / "data_samples/frozen_test.json").read_text())
     assert record["data"]["corpus_checksum"] == frozen["checksum"]
-    assert record["systems"]["rtfs-net-tiny"]["si_snri"]["mean"] >= 5
+    assert record["systems"]["rtfs-net-tiny"]["si_snri"]["mean"] >= 6
     assert record["differences"]["rtfs-net-tiny-audio-only"]["si_snri"]["low"] > 0
     same_voice = {name: found["si_snri"] for name, found in record["groups"]["voices: same voice"].items()}
     assert min(same_voice[name]["low"] for name in NETWORKS) > same_voice["rtfs-net-tiny-audio-only"]["high"]
