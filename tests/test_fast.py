@@ -73,28 +73,24 @@ def assert_equal_forms(module: nn.Module, *shapes: tuple[int, ...], tolerance: f
             assert float((a - b).abs().max()) <= tolerance * scale, f"result {number}, shape {tuple(a.shape)}"
 
 
-def errors_of_forms(module: nn.Module, *shapes: tuple[int, ...]) -> dict[str, tuple[float, float]]:
-    """Median and largest error of the gradients of a whole network's two forms against a float64 run; outputs are held to
-    1e-4 here. (The forms are not compared with each other: where a rectifier's input is 0 but for rounding, gradients of
-    either jump.)"""
+def errors_of_forms(module: nn.Module, *shapes: tuple[int, ...]) -> tuple[float, float]:
+    """Largest error of the gradients of a whole network's fast form against a float64 run, and what rounding can do to them:
+    the largest error of its readable form on the inputs as they are and moved by a few roundings (where a rectifier's input is 0
+    but for rounding, gradients jump). Outputs are held to 1e-4 here."""
     draw = torch.Generator().manual_seed(3)
     inputs = [torch.randn(shape, generator=draw) for shape in shapes]
-    quick, double = fast.use(copy.deepcopy(module)), copy.deepcopy(module).double()
-    exact = run(double, [tensor.double() for tensor in inputs])
+    moved = [[t * (1 + 1e-6 * torch.randn(t.shape, generator=draw)) for t in inputs] for _ in range(5)]
+    exact = run(copy.deepcopy(module).double(), [tensor.double() for tensor in inputs])
     largest = max(float(t.abs().max()) for t in exact[1:] if t is not None)
-    errors = {}
-    for form, model in (("readable", module), ("fast", quick)):
+
+    def error(model: nn.Module, inputs: list[torch.Tensor]) -> float:
         pairs = [(a, b) for a, b in zip(exact, run(model, inputs), strict=True) if a is not None]
         found = [float((a - b).norm()) / (float(a.norm()) + (1e-3 * largest if i else 0)) for i, (a, b) in enumerate(pairs)]
-        assert found[0] < 1e-4, f"the {form} form's output"
-        errors[form] = (sorted(found)[len(found) // 2], max(found))
-    return errors
+        assert found[0] < 1e-4, f"output of {type(model).__name__}"
+        return max(found[1:])
 
-
-def as_exact(errors: dict[str, tuple[float, float]]) -> bool:
-    """Whether the fast form's gradients are as near to float64 as the readable form's are."""
-    (middle, worst), (middle_readable, worst_readable) = errors["fast"], errors["readable"]
-    return middle <= max(1e-4, 10 * middle_readable) and worst <= max(1e-3, 10 * worst_readable)
+    quick = fast.use(copy.deepcopy(module))
+    return error(quick, inputs), max(error(module, given) for given in (inputs, *moved))
 
 
 def gln(channels: int) -> GlobalLayerNorm:
@@ -255,16 +251,12 @@ SIZES = [
 @pytest.mark.parametrize("training", [False, True])
 def test_networks_and_their_gradients_are_equal(name, overrides, samples, training):
     torch.manual_seed(0)
-    shapes = (2, samples), (2, 512, max(1, samples * 25 // 16_000))
-    for seed in range(3):  # a rectifier's input that is 0 but for rounding is met with some weights, a mistake with all
-        model = perturbed(avkit.create_model(name, fast=False, **overrides), seed).train(training)
-        for module in model.modules():  # what drops at random draws other numbers in float64
-            if hasattr(module, "p"):
-                module.p = 0.0
-        errors = errors_of_forms(model, *shapes)
-        if as_exact(errors):
-            return
-    raise AssertionError(errors)
+    model = perturbed(avkit.create_model(name, fast=False, **overrides)).train(training)
+    for module in model.modules():  # what drops at random draws other numbers in float64
+        if hasattr(module, "p"):
+            module.p = 0.0
+    ours, rounding = errors_of_forms(model, (2, samples), (2, 512, max(1, samples * 25 // 16_000)))
+    assert ours <= max(1e-4, 3 * rounding), (ours, rounding)
 
 
 ABLATED = [
@@ -339,10 +331,10 @@ def test_networks_are_equal_over_many_random_shapes():
         batch = int(torch.randint(1, 4, (), generator=draw))
         torch.manual_seed(trial)
         model = perturbed(avkit.create_model(name, fast=False, **overrides), trial).eval()
-        errors = errors_of_forms(model, (batch, samples), (batch, 512, samples * 25 // 16_000))
-        if not as_exact(errors):
-            jumps.append((trial, name, samples, batch, errors))
-    assert len(jumps) <= 20, jumps
+        ours, rounding = errors_of_forms(model, (batch, samples), (batch, 512, samples * 25 // 16_000))
+        if ours > max(1e-4, 3 * rounding):
+            jumps.append((trial, name, samples, batch, ours, rounding))
+    assert len(jumps) <= 1, jumps
 
 
 @needs_kernels

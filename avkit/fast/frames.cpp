@@ -107,7 +107,7 @@ void avkit_frames_backward(Index items, Index channels, Index first, Index group
 #pragma omp simd reduction(+ : total)
                 for (Index f = 0; f < freqs; f++) {
                     float through = (d[f] * gain[f] - m1 - h[f] * m2) * rstd;
-                    to[f] = (row[f] >= 0 ? 1.f : a) * through;
+                    to[f] = (row[f] > 0 ? 1.f : a) * through;
                     total += (row[f] >= 0 ? 0.f : row[f]) * through;
                 }
             }

@@ -58,7 +58,7 @@ void avkit_scale_backward(Index items, Index channels, Index n, const float* x, 
                 float *to = dx + start, t = 0, q = 0, u = 0;
 #pragma omp simd reduction(+ : t, q, u)
                 for (Index i = 0; i < count; i++) {
-                    float z = in[i] * gain + shift, passed = (z >= 0 ? 1.f : slope) * g[i];
+                    float z = in[i] * gain + shift, passed = (z > 0 ? 1.f : slope) * g[i];
                     to[i] = passed * gain;
                     t += passed;
                     q += passed * in[i];

@@ -36,7 +36,7 @@ struct Norm {  // one plane's normalisation and activation, backwards
 #pragma omp simd reduction(+ : t, q, u)
             for (Index i = start; i < end; i++) {
                 float hat = (y[i] - mean) * rstd, z = hat * gain + shift;
-                float passed = (z >= 0 ? 1.f : slope) * g[i];
+                float passed = (z > 0 ? 1.f : slope) * g[i];
                 t += passed;
                 q += passed * hat;
                 u += (z >= 0 ? 0.f : z) * g[i];
@@ -51,7 +51,7 @@ struct Norm {  // one plane's normalisation and activation, backwards
 #pragma omp simd
         for (Index i = 0; i < n; i++) {
             float hat = (y[i] - mean) * rstd, z = hat * gain + shift;
-            float passed = (z >= 0 ? 1.f : slope) * g[i];
+            float passed = (z > 0 ? 1.f : slope) * g[i];
             dy[i] = (gain * passed - m1 - hat * m2) * rstd;
         }
     }
