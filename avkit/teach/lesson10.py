@@ -19,6 +19,7 @@ from avkit.teach import lesson10_lab as lab
 from avkit.teach.display import Html
 from avkit.teach.exercises import Exercise, Mistake
 from avkit.teach.lesson06_lab import openings
+from avkit.teach.quizzes import multiple_choice
 from avkit.teach.samples import find_data, load_sample
 from avkit.teach.widgets import Control, Explorer
 
@@ -294,19 +295,14 @@ EXERCISES = {
 # Questions after the part ---------------------------------------------------------------------------------------
 
 
-def _question(text: str, *answers: tuple[str, bool, str]) -> dict:
-    made = [{"answer": answer, "correct": correct, "feedback": why} for answer, correct, why in answers]
-    return {"question": text, "type": "multiple_choice", "answers": made}
-
-
 AFTER = [
-    _question(
+    multiple_choice(
         "One number at the coarsest of five scales (kernels of 5) has heard 65 frames. What would a sixth scale hear?",
         ("70", False, "that adds a whole kernel of finest frames; its steps are 16 frames long."),
         ("129", True, "4 steps of 16 frames more: 65 + 64."),
         ("130", False, "the reach is not doubled; steps are: 65 + 4 · 16."),
     ),
-    _question(
+    multiple_choice(
         "What does IntraA have in common with query–key–value attention?",
         (
             "weights that depend on the input decide what passes",
@@ -316,7 +312,7 @@ AFTER = [
         ("a softmax over positions", False, "there is none; every position has a gate of its own."),
         ("a cost that grows with the square of the length", False, "it grows in proportion to the length."),
     ),
-    _question(
+    multiple_choice(
         "Which of these exchanges between the streams is nowhere in IIANet's code?",
         ("lips to sound at the top", False, "InterA-T does that."),
         ("lips to sound at every scale", False, "InterA-M does that."),
@@ -326,7 +322,7 @@ AFTER = [
             "InterA-B weighs each stream's output and its first input; the two streams do not meet there.",
         ),
     ),
-    _question(
+    multiple_choice(
         "CAF's gate and InterA-M's factor both multiply the sound. What can only CAF's do?",
         (
             "turn a channel off",
@@ -336,7 +332,7 @@ AFTER = [
         ("follow the mouth 25 times a second", False, "InterA-M's finest scale does so too."),
         ("differ from channel to channel", False, "both have a number for each channel."),
     ),
-    _question(
+    multiple_choice(
         "A trained network loses 7 dB when a part is switched off. A network trained without that part is 0.2 dB worse. What is the part worth?",
         (
             "7 dB",

@@ -13,6 +13,7 @@ from torch import Tensor
 from avkit.teach import lesson11_figures as figures
 from avkit.teach.display import Html
 from avkit.teach.exercises import Exercise, Mistake
+from avkit.teach.quizzes import multiple_choice
 from avkit.teach.widgets import Control, Explorer
 
 INSTRUCTOR = """
@@ -373,37 +374,32 @@ EXERCISES = {
 # Quick questions --------------------------------------------------------------------------------------------------
 
 
-def _question(text: str, *answers: tuple[str, bool, str]) -> dict:
-    found = [{"answer": answer, "correct": right, "feedback": why} for answer, right, why in answers]
-    return {"question": text, "type": "multiple_choice", "answers": found}
-
-
 BEFORE = [
-    _question(
+    multiple_choice(
         "The training loss falls for days, the loss on other talkers rises. What do you have?",
         ("A network that learns its training mixtures by heart", True, "The gap between the two is the sign of it."),
         ("A network that needs more time", False, "More time of this makes it worse on other talkers."),
         ("A mistake in the loss", False, "Possible, but a loss that falls on one set and rises on another is no sign of it."),
     ),
-    _question(
+    multiple_choice(
         "You have 1000 recordings of single voices. How many mixtures of two can you train on?",
         ("500", False, "Only if each recording may be used once."),
         ("1000", False, "Corpora often fix about so many, but nothing forces you to."),
         ("About half a million, and each at any level", True, "1000 · 999 / 2 pairs: mixing on the fly draws from all of them."),
     ),
-    _question(
+    multiple_choice(
         "Two systems differ by 0.3 dB on 30 test mixtures. Which one is better?",
         ("The one with the higher mean", False, "Of these 30. On 30 others it may be the other way round."),
         ("That cannot be said without the spread of the differences", True, "An interval of the paired differences tells."),
         ("Neither: 0.3 dB cannot be heard", False, "Whether it is real and whether it is audible are two questions."),
     ),
-    _question(
+    multiple_choice(
         "A training run is killed and goes on from saved weights alone. Will it end where the unbroken run would have?",
         ("Yes: the weights are all there is", False, "The optimiser has averages, the schedule a place, the data an order."),
         ("No: other things belong to a run's state", True, "Optimiser, schedule, data order and random numbers as well."),
         ("Only on a GPU", False, "Where it runs makes no difference to what must be saved."),
     ),
-    _question(
+    multiple_choice(
         "Somebody turns the faces in your video round. What should a separator for two voices do?",
         ("Swap the voices", True, "What is meant by 'first voice' is: the one whose lips are shown first."),
         ("Nothing, the sound is the same", False, "Then it would not be listening to the lips at all."),
