@@ -11,6 +11,7 @@ from avkit.evaluation import Settings, evaluate
 
 NETWORKS = ("rtfs-net-tiny", "iianet-tiny")
 FROZEN = "data_samples/results/rtfs-net-tiny-on-frozen/summary.json"
+GRID = "data_samples/results/tiny-networks-on-grid/summary.json"
 RECORD = "data_samples/results/{}-on-talkers/summary.json"
 
 
@@ -72,7 +73,11 @@ def test_readme_gives_the_records_figures(repository):
         shipped = json.loads((repository / RECORD.format(name)).read_text())["systems"]
         assert f"{shipped[name]['si_snri']['mean']:.1f} dB" in readme
         assert f"{shipped['irm-16ms']['si_snri']['mean']:.1f} dB" == "10.4 dB"
-        assert f"{100 * record['swap_test'][name]['mixtures']['mean']:.0f} %" in readme, name
+        followed = record["swap_test"][name]["mixtures"]
+        assert f"{round(followed['mean'] * followed['mixtures'])} of {followed['mixtures']}" in readme, name
+    grid = json.loads((repository / GRID).read_text())["systems"]
+    for system in (*NETWORKS, "rtfs-net-tiny-audio-only"):
+        assert f"{grid[system]['si_snri']['mean']:.1f} dB".replace("-", "−") in readme, system
 
 
 def test_lips_are_worth_something_on_the_frozen_test_set(repository):

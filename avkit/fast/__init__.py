@@ -1,7 +1,8 @@
 """The same networks, several times faster on a CPU: compiled operations in place of the readable ones, equal outputs.
 
-`use(model)` switches a network's blocks to their fast forms (`modules`, `rtfs`, `iianet`, `lips`), `use(model, False)` switches back; weights, names
-and results stay what they were. Where no gradient is wanted, norms are put off and memory is worked on in place (`pending`). `create_model` and `load_model` do it by themselves (`fast=False`: they do not).
+`use(model)` switches a network's blocks to their fast forms (`modules`, `rtfs`, `iianet`, `lips`), `use(model, False)` switches
+back; weights, names and results stay what they were. Where no gradient is wanted, norms are put off and memory is worked on in
+place (`pending`). `create_model` and `load_model` do it by themselves (`fast=False`: they do not).
 `avkit.fast.available()` says whether the compiled operations can be had, `why_not()` what is missing.
 """
 

@@ -30,25 +30,32 @@ void pad(const float* x, Index height, Index width, Index top, Index left, Index
     }
 }
 
-// R rows of a convolution with stride 1 at once, so that each number read serves R sums.
+// Calls f(r, k, x) for every row r of R, beside each other, and every tap k that it meets in x, LANES numbers of a padded
+// plane from `at` on: each number is loaded once and serves R rows.
+template <int KH, int KW, int R, class F>
+inline __attribute__((always_inline)) void each_tap(const float* at, Index wide, F&& f) {
+#pragma GCC unroll 8
+    for (int i = 0; i < KH + R - 1; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < KW; j++) {
+            Lanes x = load(at + i * wide + j);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++)
+                if (i >= r && i - r < KH) f(r, (i - r) * KW + j, x);
+        }
+}
+
+// R rows of a convolution with stride 1 at once.
 template <int KH, int KW, int R>
 void correlate_rows(const float* padded, Index wide, const float* w, float bias, Index width, float* y) {
     for (Index f = 0; f < width; f += LANES) {
         Lanes sums[R];
         for (int r = 0; r < R; r++) sums[r] = Lanes{} + bias;
-#pragma GCC unroll 8
-        for (int i = 0; i < KH + R - 1; i++)
-#pragma GCC unroll 8
-            for (int j = 0; j < KW; j++) {
-                Lanes x = load(padded + i * wide + f + j);
-#pragma GCC unroll 8
-                for (int r = 0; r < R; r++)
-                    if (i >= r && i - r < KH) sums[r] += w[(i - r) * KW + j] * x;
-            }
+        each_tap<KH, KW, R>(padded + f, wide, [&](int r, int k, Lanes x) { sums[r] += w[k] * x; });
         Index count = std::min(LANES, width - f);
         for (int r = 0; r < R; r++) {
             if (count == LANES)
-                *reinterpret_cast<Lanes*>(y + r * width + f) = sums[r];
+                store(y + r * width + f, sums[r]);
             else
                 std::memcpy(y + r * width + f, &sums[r], sizeof(float) * count);
         }
@@ -62,15 +69,7 @@ void taps_rows(const float* padded, const float* grads, Index wide, Index width,
     for (Index f = 0; f < width; f += LANES) {
         Lanes g[R];
         for (int r = 0; r < R; r++) g[r] = load(grads + r * wide + f);
-#pragma GCC unroll 8
-        for (int i = 0; i < KH + R - 1; i++)
-#pragma GCC unroll 8
-            for (int j = 0; j < KW; j++) {
-                Lanes x = load(padded + i * wide + f + j);
-#pragma GCC unroll 8
-                for (int r = 0; r < R; r++)
-                    if (i >= r && i - r < KH) sums[(i - r) * KW + j] += g[r] * x;
-            }
+        each_tap<KH, KW, R>(padded + f, wide, [&](int r, int k, Lanes x) { sums[k] += g[r] * x; });
     }
     for (int k = 0; k < KH * KW; k++)
         for (int lane = 0; lane < LANES; lane++) dw[k] += sums[k][lane];

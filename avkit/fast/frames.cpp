@@ -25,8 +25,8 @@ struct Frames {
         return ((b * groups * width + c) * frames + p % frames) * freqs;
     }
 
-    // hat: the frame behind the activation, normalised without gain and bias; returns 1 / deviation.
-    float normalise(const float* x, Index p, float slope, float eps, float* hat) const {
+    // hat: the frame behind the activation, normalised without gain and bias; returns its mean and 1 / deviation.
+    std::pair<float, float> normalise(const float* x, Index p, float slope, float eps, float* hat) const {
         float total = 0, squares = 0;
         for (Index w = 0; w < width; w++) {
             const float* row = x + into(p, w);
@@ -46,7 +46,7 @@ struct Frames {
         float rstd = 1.f / __builtin_sqrtf(squares / size() + eps);
 #pragma omp simd
         for (Index i = 0; i < size(); i++) hat[i] *= rstd;
-        return rstd;
+        return {mean, rstd};
     }
 };
 
@@ -92,8 +92,9 @@ void avkit_frames_backward(Index items, Index channels, Index first, Index group
 #pragma omp for
         for (Index p = 0; p < s.count(); p++) {
             Index g = s.group(p);
-            float rstd = s.normalise(x, p, slope[g], eps, hat.data()), m1 = 0, m2 = 0, total = 0;
-            means[p] = activate(x[s.into(p, 0)], slope[g]) - hat[0] / rstd, rstds[p] = rstd;
+            auto [mean, rstd] = s.normalise(x, p, slope[g], eps, hat.data());
+            means[p] = mean, rstds[p] = rstd;
+            float m1 = 0, m2 = 0, total = 0;
             for (Index w = 0; w < width; w++) {
                 const float *d = grad + s.out(p, w), *gain = gamma + (g * width + w) * freqs, *h = hat.data() + w * freqs;
 #pragma omp simd reduction(+ : m1, m2)

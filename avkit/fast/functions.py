@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import interpolate
 
-from avkit.fast.native import fresh, load
+from avkit.fast.native import load
 
 _LONG, _FLOAT = ctypes.c_int64, ctypes.c_float
 
@@ -58,7 +58,7 @@ class NormAct(torch.autograd.Function):
         height, width = plane_of(x)
         out_height, out_width = taps.out(height, width)
         shape = (*x.shape[:2], out_width) if x.dim() == 3 else (*x.shape[:2], out_height, out_width)
-        out, mean, rstd = fresh(x, shape), x.new_empty(len(x)), x.new_empty(len(x))
+        out, mean, rstd = x.new_empty(shape), x.new_empty(len(x)), x.new_empty(len(x))
         ctx.sizes = (*x.shape[:2], height, width, out_height, out_width)
         ctx.taps, ctx.slope = taps, slope if isinstance(slope, float) else float(slope)
         arguments = [at(tensor) for tensor in (x, weight, bias, gamma, beta)]
@@ -74,7 +74,7 @@ class NormAct(torch.autograd.Function):
         grad = grad.contiguous()
         x, weight, bias, gamma, beta, mean, rstd = ctx.saved_tensors
         learnt = ctx.needs_input_grad[7]
-        dx, dgamma, dbeta = fresh(x), torch.empty_like(gamma), torch.empty_like(beta)
+        dx, dgamma, dbeta = torch.empty_like(x), torch.empty_like(gamma), torch.empty_like(beta)
         dweight, dbias = (None if t is None else torch.empty_like(t) for t in (weight, bias))
         dslope = x.new_empty(1) if learnt else None
         load().avkit_norm_backward(
@@ -103,7 +103,7 @@ class ScaleAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, rest, weight, bias, slope):
         x, rest = x.contiguous(), None if rest is None else rest.contiguous()
-        out = fresh(x)
+        out = torch.empty_like(x)
         ctx.sizes = longs(*x.shape[:2], x.shape[2:].numel())
         ctx.slope = _FLOAT(slope if isinstance(slope, float) else float(slope))
         tensors = [at(t) for t in (x, rest, weight, bias, None)]
@@ -116,7 +116,7 @@ class ScaleAct(torch.autograd.Function):
     def backward(ctx, grad):
         grad = grad.contiguous()
         x, rest, weight, bias = ctx.saved_tensors
-        dx, dweight = fresh(x), torch.empty_like(weight)
+        dx, dweight = torch.empty_like(x), torch.empty_like(weight)
         dbias = None if bias is None else torch.empty_like(bias)
         dslope = x.new_empty(1) if ctx.needs_input_grad[4] else None
         given, wanted = ([at(t) for t in tensors] for tensors in ((x, rest, weight, bias), (grad, dx, dweight, dbias, dslope)))
@@ -124,11 +124,12 @@ class ScaleAct(torch.autograd.Function):
         return dx, None if rest is None else dx, dweight, dbias, dslope
 
 
-def gateway_(out: Tensor, x: Tensor, rest: Tensor | None, weight: Tensor, bias: Tensor | None, slope: float, after: Tensor) -> None:
-    """Without gradients, out = activation((x + rest) · weight + bias) + after, channel by channel: (B, C, …); out may be x."""
-    sizes = longs(*x.shape[:2], x.shape[2:].numel())
-    tensors = [at(t) for t in (x, rest, weight, bias, after)]
+def scale_act(x: Tensor, weight: Tensor, bias: Tensor | None, slope: float, after: Tensor) -> Tensor:
+    """Without gradients, activation(x · weight + bias) + after, channel by channel: (B, C, …) -> the same shape."""
+    out, sizes = torch.empty_like(x), longs(*x.shape[:2], x.shape[2:].numel())
+    tensors = [at(t) for t in (x, None, weight, bias, after)]
     load().avkit_scale_forward(*sizes, *tensors, _FLOAT(slope), at(out), threads())
+    return out
 
 
 def affine_(x: Tensor, scale: Tensor, shift: Tensor, slope: Tensor, rest: Tensor | None = None) -> Tensor:
@@ -170,7 +171,7 @@ class Fuse(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a, value_gate, key_gate, maps, centre):
         tensors = [t.contiguous() for t in (a, value_gate, key_gate, maps, centre)]
-        ctx.sizes, out = longs(*a.shape), fresh(a)
+        ctx.sizes, out = longs(*a.shape), torch.empty_like(tensors[0])
         load().avkit_fuse_forward(*ctx.sizes, *(at(t) for t in (*tensors, out)), threads())
         ctx.save_for_backward(*tensors)
         return out
@@ -179,7 +180,7 @@ class Fuse(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         grad, saved = grad.contiguous(), ctx.saved_tensors
-        gradients = [fresh(t) for t in saved[:4]]
+        gradients = [torch.empty_like(t) for t in saved[:4]]
         load().avkit_fuse_backward(*ctx.sizes, *(at(t) for t in (*saved, grad, *gradients)), threads())
         (s_v, _, s_k, _), (_, do_v, _, do_k) = saved[3], gradients[3]
         return *gradients, -(do_v * s_v + do_k * s_k)
@@ -192,7 +193,7 @@ class Mask(torch.autograd.Function):
     @staticmethod
     def forward(ctx, mask, encoded):
         mask, encoded = mask.contiguous(), encoded.contiguous()
-        ctx.sizes, out = longs(*mask.shape[:2], encoded[0].numel() // 2), fresh(mask)
+        ctx.sizes, out = longs(*mask.shape[:2], encoded[0].numel() // 2), torch.empty_like(mask)
         load().avkit_mask_forward(*ctx.sizes, *(at(t) for t in (mask, encoded, out)), threads())
         ctx.save_for_backward(mask, encoded)
         return out
@@ -201,7 +202,7 @@ class Mask(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         grad, (mask, encoded) = grad.contiguous(), ctx.saved_tensors
-        gradients = fresh(mask), fresh(encoded)
+        gradients = torch.empty_like(mask), torch.empty_like(encoded)
         load().avkit_mask_backward(*ctx.sizes, *(at(t) for t in (mask, encoded, grad, *gradients)), threads())
         return gradients
 
@@ -212,20 +213,18 @@ class Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, rest):
         x = x.contiguous()
-        weights, out = weight.expand(len(x), -1, -1), fresh(x, (len(x), len(weight), x.shape[2]))
+        weights = weight.expand(len(x), -1, -1)
         ctx.save_for_backward(x, weight)
         if rest is None:
-            return torch.bmm(weights, x, out=out) if bias is None else torch.baddbmm(bias[:, None], weights, x, out=out)
-        if bias is None:
-            return torch.baddbmm(rest, weights, x, out=out)
-        return torch.add(rest, bias[:, None], out=out).baddbmm_(weights, x)
+            return torch.bmm(weights, x) if bias is None else torch.baddbmm(bias[:, None], weights, x)
+        return torch.baddbmm(rest, weights, x) if bias is None else (rest + bias[:, None]).baddbmm_(weights, x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias, for_rest = ctx.needs_input_grad
-        dx = torch.bmm(weight.t().expand(len(x), -1, -1), grad, out=fresh(x)) if for_x else None
+        dx = torch.bmm(weight.t().expand(len(x), -1, -1), grad) if for_x else None
         dweight = torch.bmm(grad, x.transpose(1, 2)).sum(0) if for_weight else None
         return dx, dweight, grad.sum((0, 2)) if for_bias else None, grad if for_rest else None
 
@@ -245,7 +244,7 @@ class Inject(torch.autograd.Function):
         rest = None if rest is None else rest.contiguous()
         fine, coarse = plane_of(local), plane_of(gate)
         maps = [nearest(*pair) for pair in zip(fine, coarse, strict=True)]
-        out = fresh(local)
+        out = torch.empty_like(local)
         ctx.sizes = (local.shape[0] * local.shape[1], *fine, *coarse)
         tensors = [at(t) for t in (*maps, local, gate, embedding, rest, out)]
         load().avkit_inject_forward(*longs(*ctx.sizes), *tensors, threads())
@@ -257,7 +256,7 @@ class Inject(torch.autograd.Function):
     def backward(ctx, grad):
         grad = grad.contiguous()
         local, gate, rows, columns = ctx.saved_tensors
-        dlocal, dgate, dembedding = fresh(local), fresh(gate), fresh(gate)
+        dlocal, dgate, dembedding = torch.empty_like(local), torch.empty_like(gate), torch.empty_like(gate)
         tensors = [at(t) for t in (rows, columns, local, gate, grad, dlocal, dgate, dembedding)]
         load().avkit_inject_backward(*longs(*ctx.sizes), *tensors, threads())
         return dlocal, dgate, dembedding, grad if ctx.needs_input_grad[3] else None
@@ -327,7 +326,7 @@ class Windows(torch.autograd.Function):
     def forward(ctx, x, gamma, beta, eps: float, axis: int, window: int):
         x = x.contiguous()
         ctx.sizes, ctx.eps = [*longs(*x.shape), axis, _LONG(window)], _FLOAT(eps)
-        out = fresh(x, (x.shape[axis] - window + 1, len(x) * x.shape[5 - axis], x.shape[1] * window))
+        out = x.new_empty(x.shape[axis] - window + 1, len(x) * x.shape[5 - axis], x.shape[1] * window)
         load().avkit_windows_forward(*ctx.sizes, *(at(t) for t in (x, gamma, beta)), ctx.eps, at(out), threads())
         ctx.save_for_backward(x, gamma)
         return out
@@ -337,7 +336,7 @@ class Windows(torch.autograd.Function):
     def backward(ctx, grad):
         grad = grad.contiguous()
         x, gamma = ctx.saved_tensors
-        dx, parts = fresh(x), x.new_empty(grad.shape[1], 2, x.shape[1])
+        dx, parts = torch.empty_like(x), x.new_empty(grad.shape[1], 2, x.shape[1])
         tensors = [at(t) for t in (grad, dx, parts)]
         load().avkit_windows_backward(*ctx.sizes, at(x), at(gamma), ctx.eps, *tensors, threads())
         dgamma, dbeta = parts.sum(0)
@@ -359,7 +358,7 @@ class Overlap(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         grad = grad.contiguous()
-        dwindows = fresh(grad, ctx.shape)
+        dwindows = grad.new_empty(ctx.shape)
         load().avkit_overlap_backward(*ctx.sizes, at(grad), at(dwindows), threads())
         return dwindows, grad.sum((0, 2, 3)), grad, None, None
 

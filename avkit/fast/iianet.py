@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from avkit.fast import pending
 from avkit.fast.functions import Inject, fit_together, nearest
-from avkit.fast.modules import FastConvNormAct, FastInjectionSum, pointwise, slope_of, taps_of, watched
-from avkit.fast.native import fresh
+from avkit.fast.modules import FastConvNormAct, FastInjectionSum, pointwise, slope_of, watched
 from avkit.fast.pending import Gates, Pending
 from avkit.iianet import BottomUp, InterABottom, InterAMiddle, IntraA, Separation, TopDown
 from avkit.layers import Compression, ConvNormAct, GlobalLayerNorm, upsample
@@ -23,8 +22,7 @@ class FastIntraA(FastInjectionSum, IntraA):
         skipped = [part for block in (self.gate, self.embedding) for part in block.modules()]
         if not fit_together(m, n) or m.shape[2] <= n.shape[2] or self.gate.conv.kernel_size != (1,) or watched(self, *skipped):
             return self(m, upsample(n, m))
-        places = upsample(torch.arange(n.shape[2], dtype=torch.float32)[None, None], m).long().flatten()
-        counts = torch.bincount(places, minlength=n.shape[2]).to(n.dtype)
+        counts = torch.bincount(nearest(m.shape[2], n.shape[2]), minlength=n.shape[2]).to(n.dtype)
         gate, embedding = (_norm_of_repeated(block, n, counts) for block in (self.gate, self.embedding))
         return Inject.apply(self.local(m), gate, embedding, None)
 
@@ -68,25 +66,25 @@ class FastSeparation(Separation):
         return a
 
     def is_plain(self) -> bool:
-        """Whether every block of the sound's stream is the network's own, with depthwise convolutions and gLN, unwatched."""
+        """Whether every block of the sound's stream is the network's own and no hook waits inside of it."""
         ups, down = self.audio_bottom_up, self.audio_top_down
-        merges = list(down.merge)
-        intra = [*self.audio_intra, *merges]
         wanted = (
-            *((block, FastIntraA) for block in intra),
+            *((block, FastIntraA) for block in (*self.audio_intra, *down.merge)),
             *((block, FastInterAMiddle) for block in self.inter_middle),
             (ups, BottomUp), (ups.compression, Compression), (ups.projection, FastConvNormAct), (down, TopDown),
         )  # fmt: skip
-        if any(type(block) is not kind for block, kind in wanted) or slope_of(ups.projection.act) is None:
-            return False
-        convs = [*ups.compression, *(part for block in intra for part in (block.local, block.gate, block.embedding))]
-        norms = [ups.projection, *convs]
-        if any(type(block.norm) is not GlobalLayerNorm for block in norms) or any(taps_of(block.conv) is None for block in convs):
+        if any(type(block) is not kind for block, kind in wanted):
             return False
         one_tap = [part for block in self.audio_intra for part in (block.local, block.gate, block.embedding)]
+        merges = [part for block in down.merge for part in (block.local, block.gate, block.embedding)]
         if any(part.conv.kernel_size != (1,) or part.conv.bias is not None for part in one_tap):
             return False
-        return not watched(self, *ups.modules(), *down.modules(), *self.audio_intra.modules(), *self.inter_middle.modules())
+        if type(ups.projection.norm) is not GlobalLayerNorm or slope_of(ups.projection.act) is None:
+            return False
+        inside = (ups, down, self.audio_intra, self.inter_middle)
+        return pending.can_be_put_off(*ups.compression, *one_tap, *merges) and not watched(
+            *(module for part in inside for module in part.modules())
+        )
 
     def cycle_in(self, room: Room, a: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """A fusion cycle, or without lips an audio cycle."""
@@ -103,10 +101,10 @@ class FastSeparation(Separation):
         gates = room.gates(self.audio_intra, levels, a_global, middle)
         u = gates[-1].apply(levels[-1].raw, None)
         for i in reversed(range(len(levels) - 1)):
-            merge_ = self.audio_top_down.merge[i]
-            local = gates[i].apply(levels[i].raw, merge_.local)
+            block = self.audio_top_down.merge[i]
+            local = gates[i].apply(levels[i].raw, block.local)
             gate, embedding = (
-                pending.conv(part, u, into) for part, into in zip((merge_.gate, merge_.embedding), room.coarse[i], strict=True)
+                pending.conv(part, u, into) for part, into in zip((block.gate, block.embedding), room.coarse[i], strict=True)
             )
             u = pending.merge(local, gate, embedding, room.halves[i])
         return pointwise(self.audio_top_down.expansion, u, a), v
@@ -117,8 +115,8 @@ class Room:
     a coarser level each position of a finer one reads."""
 
     def __init__(self, batch: int, hidden: int, sizes: list[int]):
-        self.levels = [fresh(torch.empty(0), (batch, hidden, size)) for size in sizes]
-        self.coarse = [(fresh(level), fresh(level)) for level in self.levels[1:]]
+        self.levels = [torch.empty(batch, hidden, size) for size in sizes]
+        self.coarse = [(torch.empty_like(level), torch.empty_like(level)) for level in self.levels[1:]]
         self.halves = [pending.positions(*pair) for pair in zip(self.levels, self.levels[1:], strict=False)]
         self.places = [nearest(size, sizes[-1]).int() for size in sizes]
         self.counts = [torch.bincount(places, minlength=sizes[-1]).float() for places in self.places]

@@ -23,8 +23,7 @@ inline const float* added(const float* x, const float* rest, Index start, Index 
 
 extern "C" {
 
-// out = activation((x + rest) * w[c] + bias[c]) + after[c] over (items, channels, n); `rest`, `bias`, `after` may be null. out
-// may be x.
+// out = activation((x + rest) * w[c] + bias[c]) + after[c] over (items, channels, n); `rest`, `bias`, `after` may be null.
 void avkit_scale_forward(Index items, Index channels, Index n, const float* x, const float* rest, const float* w,
                          const float* bias, const float* after, float slope, float* out, int threads) {
 #pragma omp parallel for num_threads(threads)

@@ -20,10 +20,9 @@ from pathlib import Path
 import torch
 
 FOLDER = Path(__file__).parent
+HEADERS = ("common.h", "depthwise.h")
 SOURCES = ("norms.cpp", "maps.cpp", "scans.cpp", "frames.cpp", "pending.cpp")
 SWITCH = "AVKIT_KERNELS"  # "0": never use the compiled operations
-LARGE = 4 << 20  # bytes; from here on a tensor is worth huge pages
-PAGE, MADV_HUGEPAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096, 14  # Linux
 COMPILE = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-fopenmp", "-fPIC", "-Wno-unknown-pragmas"]
 
 
@@ -56,22 +55,6 @@ def load() -> ctypes.CDLL:
         raise Unavailable(f"{path} does not load: {error}; delete it to have it built again") from error
 
 
-def fresh(like: torch.Tensor, shape: tuple[int, ...] | None = None) -> torch.Tensor:
-    """Memory for a result of `shape` (None: that of `like`), contiguous; large ones are asked for in huge pages, which spare
-    most of the page faults that a new tensor costs."""
-    out = like.new_empty(like.shape if shape is None else shape)
-    if out.nbytes >= LARGE:
-        start = -(-out.data_ptr() // PAGE) * PAGE
-        size = (out.data_ptr() + out.nbytes - start) // PAGE * PAGE
-        _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), MADV_HUGEPAGE)  # advice: a refusal does no harm
-    return out
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
-
-
 def available() -> bool:
     """Whether the compiled operations are there, building them if need be."""
     return why_not() is None
@@ -88,7 +71,7 @@ def why_not() -> str | None:
 
 def _fingerprint(compiler: str | None) -> str:
     """Source, flags, compiler and processor: a home folder may be shared by machines that differ."""
-    texts = [(FOLDER / name).read_text() for name in ("common.h", "depthwise.h", *SOURCES)]
+    texts = [(FOLDER / name).read_text() for name in (*HEADERS, *SOURCES)]
     parts = [*texts, *COMPILE, str(compiler), platform.machine(), _processor(), str(_openmp())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

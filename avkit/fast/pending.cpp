@@ -15,27 +15,6 @@ struct Moments {  // of each plane: its mean and the sum of its squared deviatio
     }
 };
 
-// Scale and shift that a gLN comes to, for t = gain * raw + offset channel by channel, then normalised; `gain` may be null
-// (1 and 0). Each plane holds `count` numbers with the moments given.
-void settle(Index items, Index channels, double count, const Moments& of, const float* gain, const float* offset,
-            const float* gamma, const float* beta, float eps, float* scale, float* shift) {
-    for (Index b = 0; b < items; b++) {
-        double average = 0, squares = 0;
-        auto slope = [&](Index p) { return gain ? double(gain[p]) : 1.; };
-        auto mean = [&](Index p) { return slope(p) * of.mean[p] + (gain ? offset[p] : 0.f); };
-        for (Index p = b * channels; p < (b + 1) * channels; p++) average += mean(p) / channels;
-        for (Index p = b * channels; p < (b + 1) * channels; p++) {
-            double off = mean(p) - average;
-            squares += slope(p) * slope(p) * of.squares[p] + count * off * off;
-        }
-        double rstd = 1 / __builtin_sqrt(squares / (channels * count) + eps);
-        for (Index c = 0, p = b * channels; c < channels; c++, p++) {
-            scale[p] = static_cast<float>(slope(p) * rstd * gamma[c]);
-            shift[p] = static_cast<float>(((gain ? offset[p] : 0.f) - average) * rstd * gamma[c] + beta[c]);
-        }
-    }
-}
-
 // Averages over `count` stretches of n numbers, as adaptive average pooling has it.
 struct Pool {
     std::vector<int32_t> from, size;
@@ -120,18 +99,30 @@ void avkit_plane_moments(Index planes, Index n, const float* x, const float* cou
     }
 }
 
-// See `settle`. For a one-tap convolution before the norm, `gain` and `offset` (items, channels) are those of what is
-// convolved times `w` (channels), which may be null.
+// Scale and shift (items, channels) that a gLN comes to for the planes w * (gain * raw + offset), each `count` numbers whose raw
+// ones have the moments given. `gain` and `offset` (items, channels), or null: 1 and 0; `w` (channels), or null: 1.
 void avkit_settle(Index items, Index channels, double count, const double* mean, const double* squares, const float* gain,
                   const float* offset, const float* w, const float* gamma, const float* beta, float eps, float* scale,
                   float* shift) {
-    std::vector<float> gains(items * channels, 1.f), offsets(items * channels, 0.f);
-    for (Index p = 0; p < items * channels; p++) {
-        float weight = w ? w[p % channels] : 1.f;
-        gains[p] = weight * (gain ? gain[p] : 1.f), offsets[p] = weight * (gain ? offset[p] : 0.f);
+    for (Index b = 0; b < items; b++) {
+        std::vector<double> gains(channels), offsets(channels), means(channels);
+        double average = 0, total = 0;
+        for (Index c = 0, p = b * channels; c < channels; c++, p++) {
+            double weight = w ? w[c] : 1.;
+            gains[c] = weight * (gain ? gain[p] : 1.f), offsets[c] = weight * (offset ? offset[p] : 0.f);
+            means[c] = gains[c] * mean[p] + offsets[c];
+            average += means[c] / channels;
+        }
+        for (Index c = 0, p = b * channels; c < channels; c++, p++) {
+            double off = means[c] - average;
+            total += gains[c] * gains[c] * squares[p] + count * off * off;
+        }
+        double rstd = 1 / __builtin_sqrt(total / (channels * count) + eps);
+        for (Index c = 0, p = b * channels; c < channels; c++, p++) {
+            scale[p] = static_cast<float>(gains[c] * rstd * gamma[c]);
+            shift[p] = static_cast<float>((offsets[c] - average) * rstd * gamma[c] + beta[c]);
+        }
     }
-    Moments of{const_cast<double*>(mean), const_cast<double*>(squares)};
-    settle(items, channels, count, of, gains.data(), offsets.data(), gamma, beta, eps, scale, shift);
 }
 
 // y = depthwise convolution of activation(scale * x + shift), zeros around it: x (items, channels, height, width) -> y (items,
@@ -177,57 +168,54 @@ void avkit_pending_sum(Index planes, Index n, Index levels, const float* const* 
         }
 }
 
-// IntraA and, where there are lips, InterA-M behind it, in place or into a convolution's raw output.
+// IntraA and, where there are lips, InterA-M behind it, in place:
 //
-//   f = (scale * x + shift) * sigmoid(gate_scale * top + gate_shift) + (shift_scale * top + shift_shift)
+//   f = (scale * x + shift) * sigmoid(gate_scale * top + gate_shift) + (more_scale * top + more_shift)
 //   f = f * (1 + sigmoid(lips_scale * lips + lips_shift))
 //
 // x (items, channels, n), top (items, channels, coarse) read at `places` (n), lips (items, channels, frames) or null read at
-// `frames_at` (n); `maps` (6 or 4, items, channels) holds the scales and shifts in the order above. With `taps`, y is f's
-// depthwise convolution and its moments are taken; without (0), y is f. y may be x.
-int avkit_pending_gates(Index items, Index channels, Index n, Index coarse, Index frames, int taps, const float* x,
+// `frames_at` (n); `maps` (8, or 6 without lips; items, channels) holds the scales and shifts in the order above. x becomes f,
+// or with `taps` f's depthwise convolution, whose moments are taken.
+int avkit_pending_gates(Index items, Index channels, Index n, Index coarse, Index frames, int taps, float* x,
                         const float* top, const float* lips, const int32_t* places, const int32_t* frames_at,
-                        const float* const* maps, const float* w, float* y, double* mean, double* squares, int threads) {
+                        const float* const* maps, const float* w, double* mean, double* squares, int threads) {
     Conv s{1, n, 1, n, 1, 0, taps / 2};
     Nearest near(places, n, coarse), near_lips(lips ? frames_at : places, n, lips ? frames : coarse);
     return !dispatch(taps ? 1 : 0, taps, 1, [&](auto op) {
-    using Op = decltype(op);
+        using Op = decltype(op);
 #pragma omp parallel num_threads(threads)
-    {
-        std::vector<float> padded(Op::room(s) + n), gates(coarse), shifts(coarse), louder(frames);
-        std::vector<float> gate_row(n + LANES), shift_row(n + LANES), lip_row(n + LANES);
-        float* middle = padded.data() + taps / 2;
+        {
+            std::vector<float> padded(Op::room(s)), gates(coarse), shifts(coarse), louder(frames);
+            std::vector<float> gate_row(n + LANES), shift_row(n + LANES), lip_row(n + LANES);
 #pragma omp for
-        for (Index p = 0; p < items * channels; p++) {
-            const float *row = x + p * n, *global = top + p * coarse, *gate = gate_row.data(), *more = shift_row.data();
-            float scale = maps[0][p], shift = maps[1][p];
-            float gate_scale = maps[2][p], gate_shift = maps[3][p], more_scale = maps[4][p], more_shift = maps[5][p];
+            for (Index p = 0; p < items * channels; p++) {
+                const float *global = top + p * coarse, *gate = gate_row.data(), *more = shift_row.data();
+                float scale = maps[0][p], shift = maps[1][p], *row = x + p * n;
+                float gate_scale = maps[2][p], gate_shift = maps[3][p], more_scale = maps[4][p], more_shift = maps[5][p];
 #pragma omp simd
-            for (Index j = 0; j < coarse; j++) {
-                float open = sigmoid(global[j] * gate_scale + gate_shift);
-                gates[j] = scale * open;
-                shifts[j] = shift * open + global[j] * more_scale + more_shift;
-            }
-            near.spread(gates.data(), gate_row.data());
-            near.spread(shifts.data(), shift_row.data());
+                for (Index j = 0; j < coarse; j++) {
+                    float open = sigmoid(global[j] * gate_scale + gate_shift);
+                    gates[j] = scale * open;
+                    shifts[j] = shift * open + global[j] * more_scale + more_shift;
+                }
+                near.spread(gates.data(), gate_row.data());
+                near.spread(shifts.data(), shift_row.data());
 #pragma omp simd
-            for (Index i = 0; i < n; i++) middle[i] = row[i] * gate[i] + more[i];
-            if (lips) {
-                for (Index j = 0; j < frames; j++)
-                    louder[j] = 1.f + sigmoid(lips[p * frames + j] * maps[6][p] + maps[7][p]);
-                near_lips.spread(louder.data(), lip_row.data());
-                const float* times = lip_row.data();
+                for (Index i = 0; i < n; i++) row[i] = row[i] * gate[i] + more[i];
+                if (lips) {
+                    for (Index j = 0; j < frames; j++)
+                        louder[j] = 1.f + sigmoid(lips[p * frames + j] * maps[6][p] + maps[7][p]);
+                    near_lips.spread(louder.data(), lip_row.data());
+                    const float* times = lip_row.data();
 #pragma omp simd
-                for (Index i = 0; i < n; i++) middle[i] *= times[i];
+                    for (Index i = 0; i < n; i++) row[i] *= times[i];
+                }
+                if (!taps) continue;
+                Op::fill(s, row, padded.data());
+                Op::convolve(s, padded.data(), w + p % channels * taps, 0.f, row);
+                Moments{mean, squares}.take(p, row, n);
             }
-            if (!taps) {
-                std::memcpy(y + p * n, middle, sizeof(float) * n);
-                continue;
-            }
-            Op::convolve(s, padded.data(), w + p % channels * taps, 0.f, y + p * n);
-            Moments{mean, squares}.take(p, y + p * n, n);
         }
-    }
     });
 }
 

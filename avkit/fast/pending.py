@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avkit.fast.functions import at, longs, nearest, plane_of, threads
-from avkit.fast.modules import taps_of
+from avkit.fast.modules import FastConvNormAct, taps_of, watched
 from avkit.fast.native import load
 from avkit.layers import ConvNormAct, GlobalLayerNorm
 
@@ -32,6 +32,15 @@ class Pending:
     @property
     def maps(self) -> tuple[Tensor, Tensor]:
         return self.scale, self.shift
+
+
+def can_be_put_off(*blocks: nn.Module) -> bool:
+    """Whether each of these is a depthwise convolution that the library holds, then a gLN and nothing else, and no hook waits."""
+    for block in blocks:
+        plain = type(block) is FastConvNormAct and type(block.norm) is GlobalLayerNorm and isinstance(block.act, nn.Identity)
+        if not plain or taps_of(block.conv) is None or watched(*block.modules()):
+            return False
+    return True
 
 
 def _table(tensors: Sequence[Tensor]) -> ctypes.Array:
@@ -130,7 +139,7 @@ class Gates:
         frames = self.lips.shape[2] if self.lips is not None else 0
         load().avkit_pending_gates(
             *longs(batch, channels, positions, self.top.shape[2], frames), taps, at(x), at(self.top), at(self.lips),
-            at(self.places), at(self.frames), _table(self.maps), at(block.conv.weight if block else None), at(x),
+            at(self.places), at(self.frames), _table(self.maps), at(block.conv.weight if block else None),
             *map(at, moments), threads(),
         )  # fmt: skip
         return Pending(x, *settle(moments, positions, block.norm), moments) if block else x

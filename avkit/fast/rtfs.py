@@ -20,10 +20,11 @@ from avkit.fast.functions import (
     Windows,
     fit_together,
     fits,
-    gateway_,
+    scale_act,
 )
 from avkit.fast.modules import (
     FastConvNormAct,
+    FastInjectionSum,
     FastReconstruction,
     is_pointwise,
     pointwise,
@@ -31,7 +32,6 @@ from avkit.fast.modules import (
     taps_of,
     watched,
 )
-from avkit.fast.native import fresh
 from avkit.fast.pending import Pending
 from avkit.layers import Compression, ConvActNorm, ConvNormAct, GlobalLayerNorm, InjectionSum, upsample
 from avkit.rtfs import CAF, S3, AudioEncoder, Bottleneck, DualPathScan, RTFSBlock, TFAttention, VisualBlock
@@ -78,7 +78,7 @@ class FastTFAttention(TFAttention):
         blocks = [*(block for kind in kinds for block in kind), self.output]
         if not fits(x, self.output.conv.weight) or watched(*(part for block in blocks for part in block.modules())):
             return super().forward(x)
-        if any(slope_of(block.act) is None or not is_pointwise(block.conv) for block in blocks):
+        if not all(isinstance(slope_of(block.act), Tensor) and is_pointwise(block.conv) for block in blocks):
             return super().forward(x)
         q, k, v = Heads.apply(_all_heads(blocks[:-1], x), self.output.norm.eps, *(t for kind in kinds for t in _norms(kind)))
         attention = torch.softmax(q @ k.transpose(2, 3) / q.shape[3] ** 0.5, dim=3)  # (B, heads, T, T)
@@ -109,35 +109,36 @@ class FastRTFSBlock(RTFSBlock):
         if not fits(x) or watched(self.expansion):
             return super().forward(x)
         if not torch.is_grad_enabled() and self.is_plain():
-            return self.into(fresh(x), x)
+            return self.in_place(x.contiguous())
         residual = self.gateway(x)
         levels, g = self.compression(self.projection(residual))
         g = self.attention(self.scan_time(self.scan_frequency(g)))
         return pointwise(self.expansion, self.reconstruction(levels, g), residual)
 
     def is_plain(self) -> bool:
-        """Whether every block outside of scans and attention is the network's own, with gLN, and unwatched."""
-        down, up = self.compression, self.reconstruction
-        if type(down) is not Compression or type(up) is not FastReconstruction:
+        """Whether every block outside of scans and attention is the network's own and no hook waits inside of it."""
+        gateway, project, down, up = self.gateway, self.projection, self.compression, self.reconstruction
+        kinds = (FastConvNormAct, FastConvNormAct, Compression, FastReconstruction)
+        if any(type(block) is not kind for block, kind in zip((gateway, project, down, up), kinds, strict=True)):
             return False
         injections = [*up.inject, *up.merge]
-        convs = [*down, *(part for sum_ in injections for part in (sum_.local, sum_.gate, sum_.embedding))]
-        norms = [self.projection, *convs]
-        if any(type(block) is not FastConvNormAct or type(block.norm) is not GlobalLayerNorm for block in norms):
+        if any(type(block) is not FastInjectionSum for block in injections):
             return False
-        if any(taps_of(block.conv) is None for block in convs) or not is_pointwise(self.projection.conv):
+        convs = [*down, *(part for block in injections for part in (block.local, block.gate, block.embedding))]
+        products = is_pointwise(project.conv) and is_pointwise(self.expansion) and type(project.norm) is GlobalLayerNorm
+        scales = isinstance(gateway.norm, nn.Identity) and taps_of(gateway.conv) == Taps((1, 1))
+        if not (products and scales) or None in (slope_of(gateway.act), slope_of(project.act)):
             return False
-        if None in (slope_of(self.gateway.act), slope_of(self.projection.act)) or not is_pointwise(self.expansion):
-            return False
-        return not watched(self.gateway, *self.gateway.modules(), *self.projection.modules(), *down.modules(), *up.modules())
+        inside = (gateway, project, down, up)
+        return pending.can_be_put_off(*convs) and not watched(*(module for part in inside for module in part.modules()))
 
-    def into(self, out: Tensor, x: Tensor, first: Tensor | None = None) -> Tensor:
-        """The block on x + first, both (B, C, T, F) and contiguous, without gradients; `out` takes the result and may be x."""
+    def in_place(self, x: Tensor) -> Tensor:
+        """The block without gradients; x is contiguous and stays as it is."""
         gate, project, expand = self.gateway.conv, self.projection, self.expansion
-        gateway_(out, x, first, gate.weight.flatten(), gate.bias, float(slope_of(self.gateway.act)), expand.bias)
+        out = scale_act(x, gate.weight.flatten(), gate.bias, float(slope_of(self.gateway.act)), expand.bias)
         residual, weight = out.flatten(2), project.conv.weight.flatten(1)  # the residual, and the last product's bias
         bias = project.conv.bias - weight @ expand.bias
-        raw = fresh(x, (len(x), len(weight), *x.shape[2:]))
+        raw = x.new_empty(len(x), len(weight), *x.shape[2:])
         torch.baddbmm(bias[:, None], weight.expand(len(x), -1, -1), residual, out=raw.flatten(2))
         before = pending.settle(pending.moments_of(raw), raw[0, 0].numel(), project.norm)
         levels = self.compress(raw, before, float(slope_of(project.act)))
@@ -149,7 +150,7 @@ class FastRTFSBlock(RTFSBlock):
         """Every level, pending, with its average at the coarsest one's size; the finest takes the place of `raw`."""
         rooms = [raw]
         for layer in list(self.compression)[1:]:
-            rooms.append(fresh(raw, (*raw.shape[:2], *pending.size_after(layer, *rooms[-1].shape[2:]))))
+            rooms.append(raw.new_empty(*raw.shape[:2], *pending.size_after(layer, *rooms[-1].shape[2:])))
         levels: list[Pending] = []
         for layer, room in zip(self.compression, rooms, strict=True):
             given = (raw, room, rooms[-1], before, slope) if room is raw else (levels[-1], room, rooms[-1])
@@ -160,7 +161,7 @@ class FastRTFSBlock(RTFSBlock):
         """TF-AR on pending levels."""
         u = None
         for i in reversed(range(len(levels))):
-            fused = self.inject(self.reconstruction.inject[i], levels[i], g, fresh(levels[i].raw))
+            fused = self.inject(self.reconstruction.inject[i], levels[i], g, torch.empty_like(levels[i].raw))
             u = fused if u is None else self.inject(self.reconstruction.merge[i], fused, u, fused, levels[i])
         return u
 

@@ -157,15 +157,14 @@ def resolve(configs: Sequence[str], changes: Sequence[str]) -> dict:
         return yaml.safe_load(training.resolve(list(configs), list(changes)))
 
 
-def start(out: Path, changes: Sequence[str], every: int = 200, here: bool = False) -> subprocess.Popen:
+def start(out: Path, changes: Sequence[str], every: int = 200, here: bool = False) -> subprocess.Popen | None:
     """The same command as a process of its own; what it prints is kept in `OUT.log`.
 
-    With `here` it is run in this process, to its end, which spares a short run the start of another; what comes back is then
-    a process that has nothing to do.
+    With `here` it is run in this process, to its end, which spares a short run the start of another; then None comes back.
     """
     if here:
         train(out, changes, every)
-        return subprocess.Popen([sys.executable, "-c", ""])
+        return None
     command = [sys.executable, "-m", "avkit", "train", "--config", NETWORK, "--out", str(out), *changes]
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out.with_suffix(".log"), "ab") as log:
@@ -210,8 +209,9 @@ def weights_of(out: Path) -> dict[str, Tensor]:
     return {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
 
 
-def watch(process: subprocess.Popen, out: Path, draw: Callable, until: int | None = None, pause: float = 3.0) -> None:
-    """Show `draw(curves)` again and again while a run goes on, as a curve that grows; stop at step `until`, if given.
+def watch(process: subprocess.Popen | None, out: Path, draw: Callable, until: int | None = None, pause: float = 3.0) -> None:
+    """Show `draw(curves)` again and again while a run goes on, as a curve that grows; stop at step `until`, if given. Without a
+    process the run is over, and shown once.
 
     Raises DataError when the run fails.
     """
@@ -219,7 +219,7 @@ def watch(process: subprocess.Popen, out: Path, draw: Callable, until: int | Non
 
     handle, shown, step = None, -1, -1
     while True:
-        over = process.poll() is not None
+        over = process is None or process.poll() is not None
         with contextlib.suppress(DataError):
             curves = read_curves(out)
             step = max((int(steps[-1]) for steps, _ in curves.values()), default=-1)
@@ -227,7 +227,7 @@ def watch(process: subprocess.Popen, out: Path, draw: Callable, until: int | Non
             if points > shown:
                 shown, picture = points, draw(curves)
                 handle = display(picture, display_id=True) if handle is None else handle.update(picture) or handle
-        if over and process.returncode:
+        if process is not None and process.returncode:
             raise DataError(f"The run failed (exit status {process.returncode}):\n" + "\n".join(log_of(out)[-8:]))
         if over or until is not None and step >= until:
             return
