@@ -79,6 +79,11 @@ class NotRight(AvkitError, AssertionError):
     """Raised by `check` under marking, when an answer is not right."""
 
 
+def letter(answer: Any) -> str:
+    """The letter that an answer gives, however it is written: "c", "C", "(c)", "c."."""
+    return str(answer).strip("() .").lower()
+
+
 def find(key: str) -> Exercise:
     """The exercise of a key such as "01.frame_signal".
 

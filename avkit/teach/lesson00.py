@@ -13,7 +13,7 @@ from avkit import load_model, separate
 from avkit.metrics import si_snr
 from avkit.teach import plots
 from avkit.teach.display import Html
-from avkit.teach.exercises import Exercise, Mistake
+from avkit.teach.exercises import Exercise, Mistake, letter
 from avkit.teach.players import listen
 from avkit.teach.quizzes import multiple_choice
 from avkit.teach.samples import Sample, count_samples, find_data, load_sample
@@ -80,7 +80,7 @@ EXERCISES = {
     "swapped": Exercise(
         task="predict what the network returns for swapped lips",
         reference="b",
-        probe=lambda answer, draw: {"swapped lips": str(answer).strip().lower()},
+        probe=lambda answer, draw: {"swapped lips": letter(answer)},
         mistakes=(
             Mistake(
                 "loudest wins",

@@ -17,7 +17,7 @@ from avkit.metrics import si_snr
 from avkit.teach import damage
 from avkit.teach import lesson02_figures as figures
 from avkit.teach.display import Html
-from avkit.teach.exercises import Exercise, Mistake
+from avkit.teach.exercises import Exercise, Mistake, letter
 from avkit.teach.players import listen
 from avkit.teach.quizzes import multiple_choice
 from avkit.teach.samples import find_data, load_sample
@@ -259,7 +259,7 @@ EXERCISES = {
     "one_late": Exercise(
         task="predict the SI-SNR of a perfect voice that comes one sample late",
         reference="c",
-        probe=lambda answer, draw: {"one sample late": str(answer).strip().lower()},
+        probe=lambda answer, draw: {"one sample late": letter(answer)},
         mistakes=(
             Mistake(
                 "inaudible, so unchanged",

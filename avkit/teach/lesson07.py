@@ -11,7 +11,7 @@ from avkit.rtfs import S3
 from avkit.signal import STFT
 from avkit.teach import lesson07_figures as figures
 from avkit.teach.display import Html
-from avkit.teach.exercises import Exercise, Mistake, same_weights
+from avkit.teach.exercises import Exercise, Mistake, letter, same_weights
 from avkit.teach.players import listen
 from avkit.teach.samples import Sample
 from avkit.teach.widgets import Control, Explorer
@@ -231,7 +231,7 @@ EXERCISES = {
     "quarter": Exercise(
         task="predict what turns of 0 to 90 degrees are worth",
         reference="b",
-        probe=lambda answer, draw: {"the quarter": str(answer).strip().lower()},
+        probe=lambda answer, draw: {"the quarter": letter(answer)},
         mistakes=(
             Mistake(
                 "worthless",

@@ -12,7 +12,7 @@ from torch import Tensor
 from avkit.registry import create_model, find_preset
 from avkit.teach import lesson08_figures as figures
 from avkit.teach.display import Html
-from avkit.teach.exercises import Exercise, Mistake
+from avkit.teach.exercises import Exercise, Mistake, letter
 from avkit.teach.lesson08_lab import count_by_hand, scan_macs
 from avkit.teach.quizzes import multiple_choice
 from avkit.teach.widgets import Control, Explorer
@@ -253,7 +253,7 @@ EXERCISES = {
     "longer": Exercise(
         task="predict parameters and MACs for twice the length",
         reference="b",
-        probe=lambda answer, draw: {"4 s instead of 2 s": str(answer).strip().lower()},
+        probe=lambda answer, draw: {"4 s instead of 2 s": letter(answer)},
         mistakes=(
             Mistake(
                 "exactly twice",

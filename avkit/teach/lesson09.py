@@ -17,7 +17,7 @@ from avkit.signal import SAMPLE_RATE
 from avkit.teach import lesson09_figures as figures
 from avkit.teach import lesson09_lab as lab
 from avkit.teach.display import Html
-from avkit.teach.exercises import Exercise, Mistake
+from avkit.teach.exercises import Exercise, Mistake, letter
 from avkit.teach.players import listen
 from avkit.teach.quizzes import multiple_choice
 from avkit.teach.samples import Sample, find_data, load_sample
@@ -201,7 +201,7 @@ EXERCISES = {
     "same_order": Exercise(
         task="predict when the order of resampling and norm makes no difference",
         reference="c",
-        probe=lambda answer, draw: {"the two orders": str(answer).strip("() .").lower()},
+        probe=lambda answer, draw: {"the two orders": letter(answer)},
         mistakes=(
             Mistake(
                 "never a difference",

@@ -17,7 +17,7 @@ from avkit.teach import lesson10_answers as answers
 from avkit.teach import lesson10_figures as figures
 from avkit.teach import lesson10_lab as lab
 from avkit.teach.display import Html
-from avkit.teach.exercises import Exercise, Mistake
+from avkit.teach.exercises import Exercise, Mistake, letter
 from avkit.teach.lesson06_lab import openings
 from avkit.teach.quizzes import multiple_choice
 from avkit.teach.samples import find_data, load_sample
@@ -162,7 +162,7 @@ EXERCISES = {
     "factor_range": Exercise(
         task="predict by what InterA-M can multiply the sound",
         reference="b",
-        probe=lambda answer, draw: {"the factor": str(answer).strip("() .").lower()},
+        probe=lambda answer, draw: {"the factor": letter(answer)},
         mistakes=(
             Mistake(
                 "a mask",

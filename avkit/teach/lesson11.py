@@ -12,7 +12,7 @@ from torch import Tensor
 
 from avkit.teach import lesson11_figures as figures
 from avkit.teach.display import Html
-from avkit.teach.exercises import Exercise, Mistake
+from avkit.teach.exercises import Exercise, Mistake, letter
 from avkit.teach.quizzes import multiple_choice
 from avkit.teach.widgets import Control, Explorer
 
@@ -303,7 +303,7 @@ EXERCISES = {
     "accident": Exercise(
         task="predict what one gradient that is far too long does to AdamW",
         reference="c",
-        probe=lambda answer, draw: {"your prediction": str(answer).strip("() .").lower()},
+        probe=lambda answer, draw: {"your prediction": letter(answer)},
         mistakes=(
             Mistake(
                 "flies off",

@@ -12,7 +12,7 @@ from torch import Tensor
 from avkit.teach import lesson12_figures as figures
 from avkit.teach import lesson12_lab as lab
 from avkit.teach.display import Html
-from avkit.teach.exercises import Exercise, Mistake
+from avkit.teach.exercises import Exercise, Mistake, letter
 from avkit.teach.lesson12_scores import CLIP_DB, SEGMENT
 from avkit.teach.samples import find_data
 from avkit.teach.widgets import Control, Explorer
@@ -201,7 +201,7 @@ EXERCISES = {
     "overlapping": Exercise(
         task="predict what two intervals that overlap allow to be said",
         reference="c",
-        probe=lambda answer, draw: {"your prediction": str(answer).strip("() .").lower()},
+        probe=lambda answer, draw: {"your prediction": letter(answer)},
         mistakes=(
             Mistake(
                 "no difference",

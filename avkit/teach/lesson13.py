@@ -10,7 +10,7 @@ from avkit.signal import FRAME_RATE
 from avkit.teach import lesson13_figures as figures
 from avkit.teach import lesson13_lab as lab
 from avkit.teach.display import Html
-from avkit.teach.exercises import Exercise, Mistake
+from avkit.teach.exercises import Exercise, Mistake, letter
 from avkit.teach.widgets import Control, Explorer
 from avkit.video import activity
 from avkit.video.models import dlib_module
@@ -254,7 +254,7 @@ EXERCISES = {
     "after_cut": Exercise(
         task="predict what following by overlap makes of the cut",
         reference="b",
-        probe=lambda answer, draw: {"the letter": str(answer).strip("() .").lower()},
+        probe=lambda answer, draw: {"the letter": letter(answer)},
         mistakes=(
             Mistake(
                 "it knows the person",

@@ -11,7 +11,7 @@ import torch
 from avkit.reproduction.trends import paired_interval
 from avkit.teach import lesson14_figures as figures
 from avkit.teach.display import Html
-from avkit.teach.exercises import Exercise, Mistake
+from avkit.teach.exercises import Exercise, Mistake, letter
 from avkit.teach.quizzes import multiple_choice
 from avkit.teach.widgets import Control, Explorer
 
@@ -214,7 +214,7 @@ EXERCISES = {
     "drift": Exercise(
         task="predict what drifted batch norms do",
         reference="c",
-        probe=lambda answer, draw: {"the gain afterwards": str(answer).strip("() .").lower()},
+        probe=lambda answer, draw: {"the gain afterwards": letter(answer)},
         mistakes=(
             Mistake(
                 "broken",

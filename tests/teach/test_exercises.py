@@ -8,7 +8,7 @@ from torch import nn
 
 from avkit.errors import InputError
 from avkit.teach import exercises
-from avkit.teach.exercises import RIGHT, UNSOLVED, WRONG, Exercise, Mistake, judge, same_weights
+from avkit.teach.exercises import RIGHT, UNSOLVED, WRONG, Exercise, Mistake, judge, letter, same_weights
 
 
 def _double(x):
@@ -112,9 +112,10 @@ def test_predictions_of_the_wrong_kind_are_told_what_is_asked_for():
     assert "one number is asked for; got [3, 4]" in judge(number, [3, 4]).text
     assert judge(number, "five").status == WRONG and judge(number, "5").status == RIGHT
     assert "7 is too high" in judge(number, 7).text and "-1 is too low" in judge(number, -1).text
-    letter = Exercise("predict", "b", lambda answer, draw: {"it": str(answer).strip().lower()})
-    assert "the letter alone" in judge(letter, "about 40 dB").text
-    assert judge(letter, "a").text.count("letter") == 0
+    predict = Exercise("predict", "b", lambda answer, draw: {"it": letter(answer)})
+    assert "the letter alone" in judge(predict, "about 40 dB").text
+    assert judge(predict, "a").text.count("letter") == 0
+    assert all(judge(predict, written).status == RIGHT for written in ("b", "B", "(b)", "b.", " b "))
 
 
 def test_check_gives_back_what_to_go_on_with(monkeypatch, capsys):
