@@ -38,6 +38,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def find_faces(gray: np.ndarray, small: bool = False) -> list[tuple[np.ndarray, float]]:
     """Boxes and scores of all frontal faces of at least 80 pixels, or 40 where `small` ones are wanted (four times the work)."""
+    gray = np.ascontiguousarray(gray)  # given a view, dlib copies it and reads the copy after its end
     boxes, scores, _ = hog_detector().run(gray, 1 if small else 0, _FIRST)
     return [(_box(box), float(score)) for box, score in zip(boxes, scores, strict=True)]
 

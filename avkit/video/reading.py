@@ -217,13 +217,14 @@ def _seek(container, stream, time: float) -> None:
 def picture(frame, video: Video, longest: int, pixels: str = "gray") -> np.ndarray:
     """A frame as displayed, its longer side at most `longest` pixels.
 
-    pixels: "gray" for (height, width) uint8, "rgb24" for (height, width, 3).
+    pixels: "gray" for (height, width) uint8, "rgb24" for (height, width, 3). The array is a copy of its own, row after row
+    without a gap: FFmpeg pads the rows of a frame, PyAV gives a view of them, and dlib's detector cannot be given views.
     """
     width, height = fitted(video.width, video.height, longest)
     if video.rotation % 180:
         width, height = height, width
     array = frame.reformat(width=width, height=height, format=pixels).to_ndarray()
-    return np.ascontiguousarray(np.rot90(array, video.rotation // 90)) if video.rotation else array
+    return np.rot90(array, video.rotation // 90).copy()
 
 
 def fitted(width: int, height: int, longest: int) -> tuple[int, int]:

@@ -70,6 +70,17 @@ def test_reading_goes_on_at_any_frame(tmp_path):
     assert numbers(video, 37) == {k: number for k, number in whole.items() if k >= 37}
 
 
+@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize("pixels", ["gray", "rgb24"])
+def test_pictures_have_no_gap_between_their_rows(tmp_path, monkeypatch, pixels, rotation):
+    monkeypatch.setattr(f"{__name__}.WIDTH", 52)  # FFmpeg's rows are multiples of 32 bytes
+    video = reading.probe(write(tmp_path / "x.mp4", [0, 0.04], rotation=rotation))
+    for _, frame in reading.frames(video):
+        picture = reading.picture(frame, video, 640, pixels)
+        assert picture.shape[:2] == (HEIGHT, 52)
+        assert picture.flags.c_contiguous and picture.flags.owndata and picture.flags.writeable
+
+
 @pytest.mark.parametrize("rotation", [0, 90, 180, -90])
 def test_pictures_are_turned_as_the_file_says(tmp_path, rotation):
     video = reading.probe(write(tmp_path / "x.mp4", [0, 0.04], rotation=rotation))
