@@ -45,6 +45,7 @@ _EXAMPLE = """examples:
   avkit bench iianet rtfs-net-4:train          chosen rows
   avkit bench --official checkouts             against the official code; checkouts/RTFS-Net and checkouts/IIANet are
                                                clones of the two repositories (and: pip install 'avkit[official]')
+  avkit bench --read run-1.json run-2.json     one table of several records, with the range of each figure
 """
 
 
@@ -83,6 +84,9 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.peak:
         return _print_peak(arguments)
+    if arguments.read:
+        print(spread(arguments.read))
+        return 0
     rows = [_checked(row) for row in arguments.rows or ROWS]
     torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)
@@ -115,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=2.0, help="length of the mixture (2)")
     parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     parser.add_argument("--out", type=Path, help="write the measurements to this JSON file")
+    parser.add_argument("--read", type=Path, nargs="+", metavar="JSON", help="measure nothing: show records together")
     parser.add_argument("--peak", nargs=2, metavar=("ROW", "FORM"), help=argparse.SUPPRESS)
     return parser
 
@@ -298,6 +303,46 @@ def _table(results: list[Result]) -> str:
     aligned = ["  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths)))
                for line in lines]  # fmt: skip
     return "\n".join(["", aligned[0], "-" * len(aligned[0]), *aligned[1:], ""])
+
+
+def spread(records: list[Path]) -> str:
+    """A Markdown table of several records of the same rows: each figure, or the lowest and the highest that was measured.
+
+    The baseline is the official code where a record has it, otherwise the readable form.
+
+    Raises:
+        InputError: a file is no record of `avkit bench`, or the records' rows differ.
+    """
+    runs = [_rows_of(path) for path in records]
+    if any(list(run) != list(runs[0]) for run in runs):
+        raise InputError("the records hold different rows: " + "; ".join(", ".join(run) for run in runs))
+    lines = ["| row | against | fast (ms) | other (ms) | times as fast (min/min) | memory | × real time |", "|---" * 7 + "|"]
+    for row in runs[0]:
+        all_of_it = [run[row] for run in runs]
+        form = "official" if "official" in all_of_it[0]["times"] else "readable"
+        lines.append(
+            f"| {row} | {form} "
+            f"| {_range([1000 * min(r['times']['fast']) for r in all_of_it], '.0f')} "
+            f"| {_range([1000 * min(r['times'][form]) for r in all_of_it], '.0f')} "
+            f"| {_range([r['ratios'][form]['min/min'] for r in all_of_it], '.2f')} "
+            f"| {_range([100 * r['memory']['fast'] / r['memory'][form] for r in all_of_it if r['memory'].get(form)], '.0f', ' %')} "
+            f"| {_range([r['times real time'] for r in all_of_it], '.1f')} |"
+        )
+    return "\n".join(lines)
+
+
+def _rows_of(path: Path) -> dict[str, dict]:
+    try:
+        return {row["row"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{path} is no record of avkit bench ({error})") from error
+
+
+def _range(values: list[float], how: str, unit: str = "") -> str:
+    if not values:
+        return "–"
+    low, high = format(min(values), how), format(max(values), how)
+    return (low if low == high else f"{low}–{high}") + unit
 
 
 def _write(path: Path, content: dict) -> None:

@@ -41,6 +41,24 @@ def test_ratios_are_those_of_the_shortest_and_the_median_times():
     assert result.as_dict()["times real time"] == 2.0
 
 
+def test_several_records_become_one_table_with_ranges(tmp_path, capsys):
+    for number, time in enumerate((1.0, 0.8)):
+        result = Result("x", 2.0, {"fast": [time], "readable": [3.0], "official": [4.0]}, {}, {"fast": 10, "official": 20})
+        (tmp_path / f"{number}.json").write_text(json.dumps({"rows": [result.as_dict()]}))
+    assert main(["--read", str(tmp_path / "0.json"), str(tmp_path / "1.json")]) == 0
+    assert "| x | official | 800–1000 | 4000 | 4.00–5.00 | 50 % | 2.0–2.5 |" in capsys.readouterr().out
+
+
+def test_what_is_no_record_or_no_match_is_refused(tmp_path):
+    for name, content in (("a", {"rows": []}), ("b", {"rows": [Result("x", 2.0, {"fast": [1.0]}).as_dict()]}), ("c", 7)):
+        (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(InputError, match="different rows"):
+        main(["--read", str(tmp_path / "a"), str(tmp_path / "b")])
+    for name in ("c", "nothing"):
+        with pytest.raises(InputError, match=f"{name} is no record"):
+            main(["--read", str(tmp_path / name)])
+
+
 @pytest.mark.parametrize("row", ["rtfs-net", "rtfs-net-4:eval", "lip-encoder:train"])
 def test_unknown_rows_are_named(row):
     with pytest.raises(InputError, match="no row"):
