@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from avkit.errors import CheckpointError
+from avkit.fast import readable_kind
 from avkit.fast import use as use_form
 from avkit.iianet import IIANet
 from avkit.lips import LipEncoder, LipEncoderConfig
@@ -61,7 +62,7 @@ def from_official(state_dict: dict[str, Tensor], name: str) -> nn.Module:
     if name not in OFFICIAL:
         raise CheckpointError(f"{name!r} is no official network; wanted one of {', '.join(OFFICIAL)}")
     model = LipEncoder() if name == "lip-encoder" else create_model(name)
-    table, wanted = TABLES[type(model)], model.state_dict()
+    table, wanted = TABLES[readable_kind(model)], model.state_dict()
     found, unknown = {}, []
     for official, tensor in state_dict.items():
         if isinstance(model, LipEncoder) and "tcn" in official:
@@ -89,9 +90,9 @@ def from_official(state_dict: dict[str, Tensor], name: str) -> nn.Module:
 
 def to_official(model: nn.Module) -> dict[str, Tensor]:
     """The official state dict of a network: what `from_official` reads, with the constants that it lets be absent."""
-    table = TABLES.get(type(model))
+    table = TABLES.get(readable_kind(model))
     if table is None:
-        raise CheckpointError(f"{type(model).__name__} has no official form; RTFSNet, IIANet and LipEncoder have")
+        raise CheckpointError(f"{readable_kind(model).__name__} has no official form; RTFSNet, IIANet and LipEncoder have")
     state = {table.to_official(ours): tensor for ours, tensor in model.state_dict().items()}
     if isinstance(model, RTFSNet):
         for ours in [name for name in state if name.endswith("weight_c")]:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from avkit.errors import InputError
-from avkit.fast import readable
+from avkit.fast import readable, readable_kind
 from avkit.layers import ChannelScale, DepthwiseConv1d
 from avkit.signal import SAMPLE_RATE, frames_for
 
@@ -82,7 +82,7 @@ def measure(
         model.train(training)
     total = counter.get_total_flops() // 2 + scalings.under("")
     counts = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
-    root = type(model).__name__
+    root = readable_kind(model).__name__
     rows = [
         Row(name, count_parameters(module), _counted(f"{root}.{name}", module, counts) + scalings.under(name))
         for name, module in model.named_modules()

@@ -38,6 +38,7 @@ import torch
 from torch import nn
 
 from avkit._extras import EXTRA_OF, install_line
+from avkit._progress import interval
 from avkit.baselines import CONTROLS, ORACLES
 from avkit.checkpoints import attach_lips, load_model, load_official, weights_digest, write_atomically
 from avkit.data.manifests import SPLITS, Mixture, read_manifest
@@ -280,7 +281,7 @@ def _results(job: _Job, systems: Systems, pending: list[tuple[Mixture, str, dict
 def _bar(results: Iterator[dict], total: int, done: int, show: bool) -> Iterator[dict]:
     from tqdm import tqdm
 
-    return tqdm(results, total=total, initial=done, unit="mixture", desc="evaluating", disable=not show)
+    return tqdm(results, total=total, initial=done, unit="mixture", desc="evaluating", mininterval=interval(), disable=not show)
 
 
 def _fingerprint(job: _Job, systems: Systems, data: Path) -> dict:

@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from avkit._progress import interval
 from avkit.data.manifests import SPLITS, Mixture, Source
 from avkit.data.mixing import parse_name
 from avkit.data.reading import (
@@ -122,7 +123,7 @@ def spread(work: Callable, items: Iterable, workers: int, what: str, quiet: bool
     items = list(items)
     pool = ThreadPoolExecutor(workers)
     try:
-        yield from tqdm(pool.map(work, items), total=len(items), desc=what, unit="", disable=quiet)
+        yield from tqdm(pool.map(work, items), total=len(items), desc=what, unit="", mininterval=interval(), disable=quiet)
     finally:
         pool.shutdown(cancel_futures=True)
 

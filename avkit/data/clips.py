@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from avkit._progress import interval
 from avkit.checkpoints import write_atomically
 from avkit.data import mixing
 from avkit.data.checking import Fault, Layout
@@ -109,7 +110,7 @@ def cut_clips(
     keep = note.is_file() and json.loads(note.read_text()) == wanted
     write_atomically(note, lambda path: Path(path).write_text(json.dumps(wanted)))
     jobs = [(clip, out, part) for clip in clips if not (keep and _there(clip, out, part))]
-    results = tqdm(_spread(jobs, workers), total=len(jobs), desc="cutting clips", unit="", disable=quiet)
+    results = tqdm(_spread(jobs, workers), total=len(jobs), desc="cutting clips", unit="", mininterval=interval(), disable=quiet)
     faults = [fault for fault in results if fault is not None]
     failed = {fault.where for fault in faults}
     return [clip.utterance for clip in clips if str(clip.path) not in failed], faults

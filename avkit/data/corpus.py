@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
+from avkit._progress import interval
 from avkit.data import mixing
 from avkit.data.espeak import Synthesiser
 from avkit.data.labels import LABELS, MIXTURES, Labels, read_labels, read_mixtures, read_mouth
@@ -208,7 +209,7 @@ def track(counts: Iterable[int], total: int, what: str, quiet: bool) -> None:
     """Wait for work that reports how many items are done, with a progress bar unless `quiet`."""
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=what, unit="", smoothing=0.05, disable=quiet) as bar:
+    with tqdm(total=total, desc=what, unit="", smoothing=0.05, mininterval=interval(), disable=quiet) as bar:
         for count in counts:
             bar.update(count)
 

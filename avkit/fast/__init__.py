@@ -7,6 +7,6 @@ place (`pending`). `create_model` and `load_model` do it by themselves (`fast=Fa
 """
 
 from avkit.fast.native import available, why_not
-from avkit.fast.switch import in_use, readable, use
+from avkit.fast.switch import in_use, readable, readable_kind, use
 
-__all__ = ["available", "in_use", "readable", "use", "why_not"]
+__all__ = ["available", "in_use", "readable", "readable_kind", "use", "why_not"]

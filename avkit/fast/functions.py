@@ -124,10 +124,13 @@ class ScaleAct(torch.autograd.Function):
         return dx, None if rest is None else dx, dweight, dbias, dslope
 
 
-def scale_act(x: Tensor, weight: Tensor, bias: Tensor | None, slope: float, after: Tensor) -> Tensor:
-    """Without gradients, activation(x · weight + bias) + after, channel by channel: (B, C, …) -> the same shape."""
-    out, sizes = torch.empty_like(x), longs(*x.shape[:2], x.shape[2:].numel())
-    tensors = [at(t) for t in (x, None, weight, bias, after)]
+def scale_act(
+    x: Tensor, weight: Tensor, bias: Tensor | None, slope: float, after: Tensor, rest: Tensor | None = None
+) -> Tensor:
+    """Without gradients, activation((x + rest) · weight + bias) + after, channel by channel: (B, C, …) -> the same shape;
+    in place of x where there is a rest."""
+    out, sizes = torch.empty_like(x) if rest is None else x, longs(*x.shape[:2], x.shape[2:].numel())
+    tensors = [at(t) for t in (x, rest, weight, bias, after)]
     load().avkit_scale_forward(*sizes, *tensors, _FLOAT(slope), at(out), threads())
     return out
 
@@ -188,12 +191,13 @@ class Fuse(torch.autograd.Function):
 
 class Mask(torch.autograd.Function):
     """S³: ReLU(mask) times the encoding as complex numbers, mask (B, S, C, T, F), encoding (B, C, T, F), halves of C real
-    and imaginary -> the shape of the mask."""
+    and imaginary -> the shape of the mask, in its place where no gradient is wanted."""
 
     @staticmethod
     def forward(ctx, mask, encoded):
         mask, encoded = mask.contiguous(), encoded.contiguous()
-        ctx.sizes, out = longs(*mask.shape[:2], encoded[0].numel() // 2), torch.empty_like(mask)
+        kept = any(ctx.needs_input_grad)  # otherwise the product takes the place of the mask
+        ctx.sizes, out = longs(*mask.shape[:2], encoded[0].numel() // 2), torch.empty_like(mask) if kept else mask
         load().avkit_mask_forward(*ctx.sizes, *(at(t) for t in (mask, encoded, out)), threads())
         ctx.save_for_backward(mask, encoded)
         return out

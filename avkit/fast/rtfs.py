@@ -34,7 +34,17 @@ from avkit.fast.modules import (
 )
 from avkit.fast.pending import Pending
 from avkit.layers import Compression, ConvActNorm, ConvNormAct, GlobalLayerNorm, InjectionSum, upsample
-from avkit.rtfs import CAF, S3, AudioEncoder, Bottleneck, DualPathScan, RTFSBlock, TFAttention, VisualBlock
+from avkit.rtfs import (
+    CAF,
+    S3,
+    AudioEncoder,
+    Bottleneck,
+    DualPathScan,
+    RTFSBlock,
+    RTFSNet,
+    TFAttention,
+    VisualBlock,
+)
 
 
 class FastAudioEncoder(AudioEncoder):
@@ -132,10 +142,11 @@ class FastRTFSBlock(RTFSBlock):
         inside = (gateway, project, down, up)
         return pending.can_be_put_off(*convs) and not watched(*(module for part in inside for module in part.modules()))
 
-    def in_place(self, x: Tensor) -> Tensor:
-        """The block without gradients; x is contiguous and stays as it is."""
+    def in_place(self, x: Tensor, rest: Tensor | None = None) -> Tensor:
+        """The block at x + rest without gradients; both are contiguous. Without a rest x stays as it is, otherwise the output
+        takes its place."""
         gate, project, expand = self.gateway.conv, self.projection, self.expansion
-        out = scale_act(x, gate.weight.flatten(), gate.bias, float(slope_of(self.gateway.act)), expand.bias)
+        out = scale_act(x, gate.weight.flatten(), gate.bias, float(slope_of(self.gateway.act)), expand.bias, rest)
         residual, weight = out.flatten(2), project.conv.weight.flatten(1)  # the residual, and the last product's bias
         bias = project.conv.bias - weight @ expand.bias
         raw = x.new_empty(len(x), len(weight), *x.shape[2:])
@@ -244,7 +255,24 @@ class FastS3(S3):
         return Mask.apply(pointwise(self.conv, active).unflatten(1, (-1, a.shape[1])), encoded)
 
 
+class FastRTFSNet(RTFSNet):
+    """Without gradients, one tensor goes through all repeats."""
+
+    def separate_features(self, a0: Tensor, lips: Tensor) -> Tensor:
+        """a₀ (B, C, T, F) and lips (B, 512, V) -> the features that S³ turns into a mask, (B, C, T, F)."""
+        block, caf = self.rtfs_block, self.caf
+        plain = type(block) is FastRTFSBlock and type(caf) is FastCAF and not watched(block, block.expansion, caf)
+        if torch.is_grad_enabled() or not (plain and fits(a0) and block.is_plain()):
+            return super().separate_features(a0, lips)
+        v, a0 = self.visual_block(lips), a0.contiguous()
+        a = caf(block(a0), v).contiguous()  # a tensor that nobody else holds
+        for _ in range(self.config.repeats - 1):
+            a = block.in_place(a, a0)
+        return a
+
+
 FORMS = {
+    RTFSNet: FastRTFSNet,
     AudioEncoder: FastAudioEncoder,
     Bottleneck: FastBottleneck,
     DualPathScan: FastDualPathScan,

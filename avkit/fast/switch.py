@@ -31,9 +31,8 @@ def use(model: nn.Module, fast: bool = True) -> nn.Module:
     """
     if fast and not available():
         return model
-    forms = FORMS if fast else {quick: readable for readable, quick in FORMS.items()}
     for module in model.modules():
-        module.__class__ = forms.get(type(module), type(module))
+        module.__class__ = FORMS.get(type(module), type(module)) if fast else readable_kind(module)
     return model
 
 
@@ -47,6 +46,11 @@ def readable(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module in quick:
             use(module)
+
+
+def readable_kind(module: nn.Module) -> type[nn.Module]:
+    """The class that a module has in its readable form."""
+    return {quick: readable for readable, quick in FORMS.items()}.get(type(module), type(module))
 
 
 def in_use(model: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from torch import nn
 from avkit import weights
 from avkit.checkpoints import attach_lips, list_bundled, load_model, load_official
 from avkit.errors import CheckpointError, InputError
+from avkit.fast import readable_kind
 from avkit.iianet import IIANet
 from avkit.lips import LipEncoder
 
@@ -44,7 +45,7 @@ def load_network(model: str | os.PathLike | nn.Module = AUTOMATIC) -> tuple[nn.M
         InputError: a network that gives several voices without regard to lips.
     """
     if isinstance(model, nn.Module):
-        network, name = model, type(model).__name__
+        network, name = model, readable_kind(model).__name__
     else:
         name = automatic() if str(model) == AUTOMATIC else str(model)
         network = _named(name)
