@@ -12,7 +12,7 @@ import argparse
 import json
 import os
 import platform
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -237,15 +237,18 @@ def _print_peak(arguments: argparse.Namespace) -> int:
     model = _forms(name, arguments.official)[form]
     task = _task(model, _inputs(name, arguments.seconds), kind == "train")
     torch.ones(64, 64) @ torch.ones(64, 64)  # threads and libraries are there before the count begins
-    before = _resident()
+    before = _memory("VmRSS")
     task()
     task()
-    print(max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before))
+    print(max(0, _memory("VmHWM") - before))
     return 0
 
 
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def _memory(which: str) -> int:
+    """Bytes resident now (VmRSS) or at most since the program began (VmHWM; getrusage's figure would include what the process
+    that started this one had)."""
+    found = re.search(rf"^{which}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024
 
 
 # ------------------------------------------------------------------------------------------------------------ report

@@ -140,10 +140,14 @@ class TopDown(nn.Module):
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """Levels (B, H, T / 2ⁱ), finest first -> (B, C, T)."""
+        return self.expansion(self.merged(levels))
+
+    def merged(self, levels: list[Tensor]) -> Tensor:
+        """The same -> u₀ (B, H, T)."""
         u = levels[-1]
         for merge, level in zip(reversed(self.merge), reversed(levels[:-1]), strict=True):
             u = merge(level, u)
-        return self.expansion(u)
+        return u
 
 
 # -------------------------------------------------------------------------------------- where the two streams meet

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from avkit import cli
+from avkit import bench, cli
 from avkit._extras import EXTRA_OF
 from avkit._first_light import bundled_mixture
 from avkit.separation import read_audio
@@ -28,6 +28,12 @@ def test_the_library_example_runs_as_printed():
     with torch.no_grad():
         exec(example, names)  # noqa: S102 - our own text, run as a reader would
     assert names["voice"].shape == names["estimate"].shape == (1, 1, names["mixture"].shape[-1])
+
+
+def test_the_table_of_speed_is_the_records_own():
+    records = sorted((ROOT / "data_samples/results/speed").glob("run-*.json"))
+    assert len(records) == 3
+    assert bench.spread(records) in README
 
 
 def test_every_make_target_it_names_exists():

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from avkit.fast import pending
-from avkit.fast.functions import Inject, fit_together, nearest
-from avkit.fast.modules import FastConvNormAct, FastInjectionSum, pointwise, slope_of, watched
+from avkit.fast.functions import Inject, fit_together, fits, nearest
+from avkit.fast.modules import FastConvNormAct, FastInjectionSum, is_pointwise, pointwise, slope_of, watched
 from avkit.fast.pending import Gates, Pending
 from avkit.iianet import BottomUp, InterABottom, InterAMiddle, IntraA, Separation, TopDown
 from avkit.layers import Compression, ConvNormAct, GlobalLayerNorm, upsample
@@ -35,6 +35,16 @@ def _norm_of_repeated(block: ConvNormAct, n: Tensor, counts: Tensor) -> Tensor:
     variance = ((y - mean).square() * share).sum((1, 2), keepdim=True)
     scale = torch.rsqrt(variance + block.norm.eps) * block.norm.weight[:, None]
     return (y - mean) * scale + block.norm.bias[:, None]
+
+
+class FastTopDown(TopDown):
+    """The expansion is a matrix product, forward and backward."""
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """Levels (B, H, T / 2ⁱ), finest first -> (B, C, T)."""
+        u = self.merged(levels)
+        skip = fits(u, self.expansion.weight) and is_pointwise(self.expansion) and not watched(self.expansion)
+        return pointwise(self.expansion, u) if skip else self.expansion(u)
 
 
 class FastInterAMiddle(InterAMiddle):
@@ -71,7 +81,7 @@ class FastSeparation(Separation):
         wanted = (
             *((block, FastIntraA) for block in (*self.audio_intra, *down.merge)),
             *((block, FastInterAMiddle) for block in self.inter_middle),
-            (ups, BottomUp), (ups.compression, Compression), (ups.projection, FastConvNormAct), (down, TopDown),
+            (ups, BottomUp), (ups.compression, Compression), (ups.projection, FastConvNormAct), (down, FastTopDown),
         )  # fmt: skip
         if any(type(block) is not kind for block, kind in wanted):
             return False
@@ -171,6 +181,7 @@ class FastInterABottom(InterABottom):
 
 FORMS = {
     IntraA: FastIntraA,
+    TopDown: FastTopDown,
     InterAMiddle: FastInterAMiddle,
     InterABottom: FastInterABottom,
     Separation: FastSeparation,
