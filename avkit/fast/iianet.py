@@ -75,6 +75,14 @@ class FastSeparation(Separation):
             a, v = self.cycle_in(room, a, v if cycle < self.fusion_cycles else None)
         return a
 
+    def attend_audio(self, levels: list[Tensor], top: Tensor) -> list[Tensor]:
+        """IntraA at every level: (B, H, Tᵢ) each, finest first, and the global feature of the coarsest one's size."""
+        pairs = zip(self.audio_intra, levels, strict=True)
+        return [
+            intra.repeated(level, top) if isinstance(intra, FastIntraA) else intra(level, upsample(top, level))
+            for intra, level in pairs
+        ]
+
     def is_plain(self) -> bool:
         """Whether every block of the sound's stream is the network's own and no hook waits inside of it."""
         ups, down = self.audio_bottom_up, self.audio_top_down
