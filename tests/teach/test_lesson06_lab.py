@@ -50,10 +50,10 @@ def test_lesions_are_what_they_say(model, half):
         value, key = caf.value(half.a), caf.key(half.a)
         frozen = caf.lip_gate(half.v).mean(-1)[..., None, None] * key
     fused = {name: lab.fuse_with(caf, half, *paths) for name, paths in lab.LESIONS.items()}
-    torch.testing.assert_close(fused["both paths whole"], whole)
-    torch.testing.assert_close(fused["attention path cut"] + fused["gated path cut"], whole)
     # where the two paths cancel, what is left is the rounding of the larger
-    rounding = {"rtol": 1e-5, "atol": 1e-6 * float(whole.abs().max())}
+    rounding = {"rtol": 1e-5, "atol": 3e-6 * float(whole.abs().max())}
+    torch.testing.assert_close(fused["both paths whole"], whole, **rounding)
+    torch.testing.assert_close(fused["attention path cut"] + fused["gated path cut"], whole, **rounding)
     torch.testing.assert_close(fused["attention path frozen"], fused["attention path cut"] + value / 50, **rounding)
     torch.testing.assert_close(fused["gated path frozen"], fused["gated path cut"] + frozen, **rounding)
     small, large = lab.path_sizes(caf, half)
