@@ -237,16 +237,16 @@ def _print_peak(arguments: argparse.Namespace) -> int:
     model = _forms(name, arguments.official)[form]
     task = _task(model, _inputs(name, arguments.seconds), kind == "train")
     torch.ones(64, 64) @ torch.ones(64, 64)  # threads and libraries are there before the count begins
-    before = _memory("VmRSS")
+    before = process_memory("VmRSS")
     task()
     task()
-    print(max(0, _memory("VmHWM") - before))
+    print(max(0, process_memory("VmHWM") - before))
     return 0
 
 
-def _memory(which: str) -> int:
-    """Bytes resident now (VmRSS) or at most since the program began (VmHWM; getrusage's figure would include what the process
-    that started this one had)."""
+def process_memory(which: str) -> int:
+    """Bytes of this process that are resident now (VmRSS, or RssAnon: without files), or were at most since it began (VmHWM;
+    getrusage's figure would include what the process that started this one had). On Linux."""
     found = re.search(rf"^{which}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     return int(found[1]) * 1024
 
@@ -265,8 +265,15 @@ def _setting(arguments: argparse.Namespace) -> dict[str, str]:
         "rounds": str(arguments.rounds),
         "load before": " ".join(f"{load:.1f}" for load in os.getloadavg()),
         "OpenMP": os.environ.get("OMP_WAIT_POLICY", "waits as its library does"),
-        "command": f"avkit bench {' '.join(sys.argv[2:])}".strip(),
+        "command": _command(arguments),
     }
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """The command that measures this again; folders of this machine are not named."""
+    parts = ["avkit bench", *arguments.rows, *(["--official DIR"] if arguments.official else [])]
+    parts += [f"--rounds {arguments.rounds} --threads {arguments.threads} --seconds {arguments.seconds:g}"]
+    return " ".join([*parts, *(["--no-memory"] if arguments.no_memory else [])])
 
 
 def _processor() -> str:
@@ -321,15 +328,15 @@ def spread(records: list[Path]) -> str:
         raise InputError("the records hold different rows: " + "; ".join(", ".join(run) for run in runs))
     lines = ["| row | against | fast (ms) | other (ms) | times as fast (min/min) | memory | × real time |", "|---" * 7 + "|"]
     for row in runs[0]:
-        all_of_it = [run[row] for run in runs]
-        form = "official" if "official" in all_of_it[0]["times"] else "readable"
+        found = [run[row] for run in runs]
+        form = "official" if "official" in found[0]["times"] else "readable"
         lines.append(
             f"| {row} | {form} "
-            f"| {_range([1000 * min(r['times']['fast']) for r in all_of_it], '.0f')} "
-            f"| {_range([1000 * min(r['times'][form]) for r in all_of_it], '.0f')} "
-            f"| {_range([r['ratios'][form]['min/min'] for r in all_of_it], '.2f')} "
-            f"| {_range([100 * r['memory']['fast'] / r['memory'][form] for r in all_of_it if r['memory'].get(form)], '.0f', ' %')} "
-            f"| {_range([r['times real time'] for r in all_of_it], '.1f')} |"
+            f"| {_range([1000 * min(r['times']['fast']) for r in found], '.0f')} "
+            f"| {_range([1000 * min(r['times'][form]) for r in found], '.0f')} "
+            f"| {_range([r['ratios'][form]['min/min'] for r in found], '.2f')} "
+            f"| {_range([100 * r['memory']['fast'] / r['memory'][form] for r in found if r['memory'].get(form)], '.0f', ' %')} "
+            f"| {_range([r['times real time'] for r in found], '.1f')} |"
         )
     return "\n".join(lines)
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 import avkit
+from avkit.bench import process_memory
 from avkit.data.manifests import read_manifest
 from avkit.data.reading import as_float, read_audio, read_mouth
 
@@ -25,8 +26,7 @@ TALKERS = Path(__file__).parents[1] / "data_samples" / "talkers"
 
 def resident() -> float:
     """MB of this process' memory that no file stands behind."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+    return process_memory("RssAnon") / 2**20
 
 
 def separate_long(minutes: float, name: str) -> dict:

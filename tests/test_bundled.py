@@ -1,6 +1,7 @@
 """The networks that ship do what their records say, on the mixtures that ship."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -77,6 +78,9 @@ def test_readme_gives_the_records_figures(repository):
         assert f"{shipped['irm-16ms']['si_snri']['mean']:.1f} dB" == "10.4 dB"
         followed = record["swap_test"][name]["mixtures"]
         assert f"{round(followed['mean'] * followed['mixtures'])} of {followed['mixtures']}" in readme, name
+        paired = json.loads((repository / FROZEN.replace(NETWORKS[0], name)).read_text())["differences"]
+        ahead = paired["rtfs-net-tiny-audio-only"]["si_snri"]
+        assert re.search(rf"{ahead['mean']:.1f} dB[^.]* \[{ahead['low']:.1f}, {ahead['high']:.1f}\]", readme), name
     grid = json.loads((repository / GRID).read_text())["systems"]
     for system in (*NETWORKS, "rtfs-net-tiny-audio-only"):
         assert f"{grid[system]['si_snri']['mean']:.1f} dB".replace("-", "−") in readme, system

@@ -17,6 +17,7 @@ from avkit import complexity, fast
 from avkit.ablations import IIANetChanges, RTFSNetChanges
 from avkit.ablations import create as create_ablated
 from avkit.fast import native, switch
+from avkit.fast.iianet import FastIntraA
 from avkit.iianet import InterABottom, IntraA
 from avkit.layers import (
     ChannelScale,
@@ -179,6 +180,18 @@ def test_intra_attention_counts_each_coarse_position_as_often_as_it_is_repeated(
     quick = fast.use(copy.deepcopy(readable))
     m, n = torch.randn(2, 6, fine), torch.randn(2, 6, coarse)
     torch.testing.assert_close(quick.repeated(m, n), readable(m, upsample(n, m)), rtol=1e-4, atol=1e-5)
+
+
+@needs_kernels
+def test_training_too_leaves_the_global_feature_coarse(monkeypatch):
+    """IntraA's short way at every level of every cycle; nothing is written out at a finer level's size first."""
+    model = avkit.create_model("iianet-tiny").train()
+    sizes, plain = [], FastIntraA.repeated
+    monkeypatch.setattr(FastIntraA, "repeated", lambda *given: sizes.append(given[2].shape[2]) or plain(*given))
+    model(torch.randn(1, 8_000), torch.randn(1, 512, 12)).sum().backward()
+    separation = model.separation
+    cycles = separation.fusion_cycles + separation.audio_cycles
+    assert len(sizes) == cycles * len(separation.audio_intra) and len(set(sizes)) == 1
 
 
 @needs_kernels

@@ -1,5 +1,6 @@
 """What README.md promises: its library example runs as printed, its targets and commands exist."""
 
+import json
 import re
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def test_the_table_of_speed_is_the_records_own():
     records = sorted((ROOT / "data_samples/results/speed").glob("run-*.json"))
     assert len(records) == 3
     assert bench.spread(records) in README
+    rows = [row for record in records for row in json.loads(record.read_text())["rows"]]
+    assert max(error for row in rows for error in row["errors"].values()) < 1e-6  # "less than one part in a million"
 
 
 def test_every_make_target_it_names_exists():

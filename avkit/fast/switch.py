@@ -22,6 +22,7 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
     **iianet.FORMS,
     **lips.FORMS,
 }
+_READABLE = {quick: readable for readable, quick in FORMS.items()}
 
 
 def use(model: nn.Module, fast: bool = True) -> nn.Module:
@@ -50,7 +51,7 @@ def readable(model: nn.Module) -> Iterator[nn.Module]:
 
 def readable_kind(module: nn.Module) -> type[nn.Module]:
     """The class that a module has in its readable form."""
-    return {quick: readable for readable, quick in FORMS.items()}.get(type(module), type(module))
+    return _READABLE.get(type(module), type(module))
 
 
 def in_use(model: nn.Module) -> bool:
