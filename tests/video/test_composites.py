@@ -169,7 +169,8 @@ def test_sound_that_is_late_is_noticed_and_moved(tmp_path):
 
 @pytest.mark.soak
 def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
-    """A minute and four minutes of one talker, each in a process of its own."""
+    """A minute and four minutes of one talker, each in a process of its own: memory that no file stands behind. (Crops, sound
+    and voices are mapped from files, whose pages the system takes back when it needs them.)"""
     import json
     import subprocess
     import sys
@@ -185,9 +186,14 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
                 file.picture(pictures[k % talk.frames], k / 25)
                 file.sound(talk.sources[0][k % talk.frames * 640 :][:640])
         code = (
-            "import avkit, avkit.bench, json, sys\n"
+            "import avkit, avkit.bench, json, sys, threading\n"
+            "seen, ended = [], threading.Event()\n"
+            "def watch():\n"
+            "    while not ended.wait(0.05): seen.append(avkit.bench.process_memory('RssAnon') / 2**20)\n"
+            "threading.Thread(target=watch, daemon=True).start()\n"
             "report = avkit.separate_video(sys.argv[1], sys.argv[2], model='rtfs-net-tiny')\n"
-            "print(json.dumps([avkit.bench.process_memory('VmHWM') / 2**20, report['cpu_seconds']]))"
+            "ended.set()\n"
+            "print(json.dumps([max(seen), report['cpu_seconds']]))"
         )
         done = subprocess.run(
             [sys.executable, "-c", code, str(path), str(tmp_path / f"out{minutes}")],
@@ -198,4 +204,4 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
         peak, cost = json.loads(done.stdout.splitlines()[-1])
         print(f"{minutes} min: {peak:.0f} MB, CPU seconds {cost}")
         peaks.append(peak)
-    assert peaks[1] < peaks[0] + 60
+    assert peaks[1] < peaks[0] + 30
