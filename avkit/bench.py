@@ -4,6 +4,9 @@ Every row times the fast form, the readable form and, with `--official DIR`, the
 inputs. Rounds are interleaved, so that a busy moment of the machine falls on all of them; the ratio of the shortest times is
 what counts, the ratio of the medians stands beside it, and that of the shortest processor times (all threads together), which
 other programs on the machine disturb least. Peak memory is that of a fresh process for each form.
+
+On a GPU (`--device cuda`) the fast form is the network recorded as a CUDA graph, and a form "bf16" is the same under bfloat16
+autocast; memory is not measured there.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from torch import Tensor, nn
 import avkit
 from avkit import fast
 from avkit.errors import InputError
+from avkit.fast.graphs import Recorded, record_training
 from avkit.lips import LipEncoder
 from avkit.losses import negative_snr
 from avkit.registry import list_models
@@ -90,7 +94,9 @@ def main(argv: list[str]) -> int:
     rows = [_checked(row) for row in arguments.rows or ROWS]
     torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)
-    if not fast.available():
+    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch sees no NVIDIA GPU here")
+    if not fast.available() and arguments.device == "cpu":
         print(f"The compiled operations are not available: {fast.why_not()}.", file=sys.stderr)
     setting = _setting(arguments)
     print("\n".join(f"{key}: {value}" for key, value in setting.items()), flush=True)
@@ -116,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--official", type=Path, metavar="DIR", help="checkouts RTFS-Net and IIANet, as the baseline")
     parser.add_argument("--rounds", type=int, default=7, help="how often each form runs, after a warm-up (7)")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="of PyTorch (2)")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda for an NVIDIA GPU (cpu)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of the mixture (2)")
     parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     parser.add_argument("--out", type=Path, help="write the measurements to this JSON file")
@@ -135,8 +142,28 @@ def _checked(row: str) -> str:
 # ------------------------------------------------------------------------------------------------------- what is run
 
 
-def _forms(name: str, official: Path | None) -> dict[str, nn.Module]:
-    """The network in each form, all with the same weights."""
+def _forms(name: str, official: Path | None, device: str, train: bool) -> dict[str, nn.Module]:
+    """The network in each form, all with the same weights, where it is to run."""
+    forms = {form: model.to(device) for form, model in _forms_on_cpu(name, official, device == "cpu").items()}
+    if device != "cpu" and not train:
+        forms["fast"] = Recorded(forms["fast"])
+        forms = {"fast": forms["fast"], "bf16": Bfloat16(Recorded(_copy(forms["readable"], name, False).to(device))), **forms}
+    return forms
+
+
+class Bfloat16(nn.Module):
+    """A network under bfloat16 autocast."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs[0].device.type, torch.bfloat16):
+            return self.network(*inputs).float()
+
+
+def _forms_on_cpu(name: str, official: Path | None, compiled: bool) -> dict[str, nn.Module]:
     if official is not None and name in OFFICIAL:
         from avkit import bench_official
 
@@ -147,17 +174,21 @@ def _forms(name: str, official: Path | None) -> dict[str, nn.Module]:
         torch.manual_seed(0)
         theirs, readable = None, LipEncoder() if name == LIP_ENCODER else avkit.create_model(name)
     fast.use(readable, False)
-    forms = {"fast": _copy(readable, name), "readable": readable}
+    forms = {"fast": _copy(readable, name, compiled), "readable": readable}
     return forms | ({"official": theirs} if theirs is not None else {})
 
 
-def _copy(readable: nn.Module, name: str) -> nn.Module:
-    made = LipEncoder() if name == LIP_ENCODER else avkit.create_model(name)
+def _copy(readable: nn.Module, name: str, compiled: bool) -> nn.Module:
+    made = LipEncoder() if name == LIP_ENCODER else avkit.create_model(name, fast=False)
     made.load_state_dict(readable.state_dict())
-    return fast.use(made)
+    return fast.use(made, compiled)
 
 
-def _inputs(name: str, seconds: float) -> tuple[Tensor, ...]:
+def _inputs(name: str, seconds: float, device: str) -> tuple[Tensor, ...]:
+    return tuple(x.to(device) for x in _inputs_on_cpu(name, seconds))
+
+
+def _inputs_on_cpu(name: str, seconds: float) -> tuple[Tensor, ...]:
     draw = torch.Generator().manual_seed(0)
     samples = round(seconds * SAMPLE_RATE)
     frames = frames_for(samples)
@@ -166,8 +197,10 @@ def _inputs(name: str, seconds: float) -> tuple[Tensor, ...]:
     return 0.1 * torch.randn(1, samples, generator=draw), torch.randn(1, 512, frames, generator=draw)
 
 
-def _task(model: nn.Module, inputs: tuple[Tensor, ...], train: bool) -> Callable[[], Tensor]:
-    """One call, or one step of training (SNR loss and Adam), as a function that returns the output."""
+def _task(model: nn.Module, inputs: tuple[Tensor, ...], train: bool, recorded: bool = False) -> Callable[[], Tensor]:
+    """One call, or one step of training (SNR loss and Adam), as a function that returns the output.
+
+    recorded: the step's passes as CUDA graphs."""
     if not train:
         model.eval()
 
@@ -177,6 +210,8 @@ def _task(model: nn.Module, inputs: tuple[Tensor, ...], train: bool) -> Callable
 
         return call
     model.train()
+    if recorded:
+        record_training(model, *inputs)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.0)  # every step starts from the same weights
     target = inputs[0][:, None].roll(100, -1)
 
@@ -193,26 +228,35 @@ def _task(model: nn.Module, inputs: tuple[Tensor, ...], train: bool) -> Callable
 
 def _measure(row: str, arguments: argparse.Namespace) -> Result:
     name, _, kind = row.partition(":")
-    inputs = _inputs(name, arguments.seconds)
-    forms = _forms(name, arguments.official)
-    tasks = {form: _task(model, inputs, kind == "train") for form, model in forms.items()}
+    inputs, gpu, train = _inputs(name, arguments.seconds, arguments.device), arguments.device != "cpu", kind == "train"
+    forms = _forms(name, arguments.official, arguments.device, train)
     outputs = {form: _task(model, inputs, False)() for form, model in forms.items()}
+    tasks = {form: _task(model, inputs, train, gpu and form == "fast") for form, model in forms.items()}
     result = Result(row, arguments.seconds, {form: [] for form in tasks}, {form: [] for form in tasks})
     wanted = outputs.pop("fast").flatten()
     for form, output in outputs.items():
         result.errors[form] = float((output.flatten() - wanted).norm() / wanted.norm())
     for form, model in forms.items():
-        model.train(kind == "train")
-        tasks[form]()
+        model.train(train)
+        for _ in range(3 if gpu else 1):
+            tasks[form]()
     for _ in range(arguments.rounds):
         for form, task in tasks.items():
+            _settle(arguments.device)
             start, spent = time.perf_counter(), time.process_time()
             task()
+            _settle(arguments.device)
             result.times[form].append(time.perf_counter() - start)
             result.processor[form].append(time.process_time() - spent)
-    if not arguments.no_memory:
+    if not arguments.no_memory and not gpu:
         result.memory = {form: _peak(row, form, arguments) for form in tasks}
     return result
+
+
+def _settle(device: str) -> None:
+    """Wait for what a GPU has not ended yet."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
 
 
 # ------------------------------------------------------------------------------------------------------------ memory
@@ -234,8 +278,8 @@ def _print_peak(arguments: argparse.Namespace) -> int:
     torch.set_flush_denormal(True)
     row, form = arguments.peak
     name, _, kind = row.partition(":")
-    model = _forms(name, arguments.official)[form]
-    task = _task(model, _inputs(name, arguments.seconds), kind == "train")
+    model = _forms(name, arguments.official, "cpu", kind == "train")[form]
+    task = _task(model, _inputs(name, arguments.seconds, "cpu"), kind == "train")
     torch.ones(64, 64) @ torch.ones(64, 64)  # threads and libraries are there before the count begins
     before = process_memory("VmRSS")
     task()
@@ -257,6 +301,7 @@ def process_memory(which: str) -> int:
 def _setting(arguments: argparse.Namespace) -> dict[str, str]:
     return {
         "processor": f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}",
+        "device": torch.cuda.get_device_name(arguments.device) if arguments.device != "cpu" else "the processor",
         "threads": str(arguments.threads),
         "PyTorch": torch.__version__,
         "allocator": f"{platform.libc_ver()[0]} {platform.libc_ver()[1]}, {TUNABLES}={os.environ.get(TUNABLES, '')!r}",
@@ -273,6 +318,7 @@ def _command(arguments: argparse.Namespace) -> str:
     """The command that measures this again; folders of this machine are not named."""
     parts = ["avkit bench", *arguments.rows, *(["--official DIR"] if arguments.official else [])]
     parts += [f"--rounds {arguments.rounds} --threads {arguments.threads} --seconds {arguments.seconds:g}"]
+    parts += [f"--device {arguments.device}"] if arguments.device != "cpu" else []
     return " ".join([*parts, *(["--no-memory"] if arguments.no_memory else [])])
 
 
@@ -285,9 +331,13 @@ def _processor() -> str:
 
 
 def _line(result: Result) -> str:
-    times = ", ".join(f"{form} {1000 * min(values):.0f} ms" for form, values in result.times.items())
+    times = ", ".join(f"{form} {_ms(min(values))} ms" for form, values in result.times.items())
     errors = ", ".join(f"{form} {error:.1e}" for form, error in result.errors.items())
     return f"  {result.row}: {times}; output against the fast form's: {errors}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.0f}" if seconds > 0.03 else f"{1000 * seconds:.2f}"
 
 
 def _table(results: list[Result]) -> str:
@@ -300,8 +350,8 @@ def _table(results: list[Result]) -> str:
             lines.append((
                 result.row,
                 form,
-                f"{1000 * result.fastest('fast'):.0f}",
-                f"{1000 * result.fastest(form):.0f}",
+                _ms(result.fastest("fast")),
+                _ms(result.fastest(form)),
                 f"{result.ratio(form):.2f}",
                 f"{result.ratio(form, statistics.median):.2f}",
                 f"{result.processor_ratio(form):.2f}",

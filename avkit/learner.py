@@ -16,6 +16,7 @@ from avkit.callbacks import AudioSamples
 from avkit.checkpoints import attach_lips, load_model, save_model
 from avkit.data.features import check_features
 from avkit.errors import CheckpointError, InputError
+from avkit.fast.graphs import record_training
 from avkit.lip_weights import load_lip_encoder
 from avkit.lips import MEAN, STD
 from avkit.losses import PermutationInvariant, negative_si_snr, negative_snr
@@ -43,12 +44,13 @@ class Learner(L.LightningModule):
         average: float | None,
         compile: bool,
         seed: int,
+        graphs: bool = False,
     ):
         super().__init__()
         self.network, self.seed = network, seed
         self.optimizer_name, self.learning_rate, self.weight_decay = optimizer, learning_rate, weight_decay
         self.schedule, self.patience, self.warmup = schedule, patience, warmup
-        self.decay = average
+        self.decay, self.graphs = average, graphs
         self.average = None if average is None else copy.deepcopy(network).requires_grad_(False).eval()
         if compile:
             self.network.compile()
@@ -166,6 +168,7 @@ class Separation(Learner):
             none.
         compile: compile the network with torch.compile.
         seed: of dropout (on the command line it follows --seed_everything).
+        graphs: on one NVIDIA GPU, record the network's passes as CUDA graphs: small networks train several times faster.
     """
 
     def __init__(
@@ -186,6 +189,7 @@ class Separation(Learner):
         average: float | None = None,
         compile: bool = False,
         seed: int = 0,
+        graphs: bool = False,
     ):
         if changes:
             model = create(network, changes_for(network, changes), **(overrides or {}))
@@ -193,7 +197,7 @@ class Separation(Learner):
             model = create_model(network, **(overrides or {}))
         began = None if weights is None else begin_with(model, weights)
         super().__init__(
-            model, optimizer, learning_rate, weight_decay, schedule, patience, warmup, average, compile, seed
+            model, optimizer, learning_rate, weight_decay, schedule, patience, warmup, average, compile, seed, graphs
         )
         self.began = began
         self.preset, self.audio_only = network, audio_only
@@ -242,13 +246,25 @@ class Separation(Learner):
         if network.config.n_src == 1:
             mixture = mixture.repeat_interleave(targets.shape[1], dim=0)
             targets = targets.flatten(0, 1)[:, None]
-        estimates = network(mixture, self.embed(batch["lips"])).float()
+        lips = self.embed(batch["lips"])
+        if self.graphs and network.training:
+            self._record(mixture, lips)
+        estimates = network(mixture, lips).float()
         if estimates.shape != targets.shape:
             raise InputError(
                 f"{self.preset} gave {estimates.shape[1]} voices where items have {targets.shape[1]} target(s). "
                 "A network of two outputs needs --data.both true."
             )
         return estimates, targets, mixture
+
+    def _record(self, mixture: Tensor, lips: Tensor) -> None:
+        """Record the network's passes as CUDA graphs, once, for batches of this shape."""
+        self.graphs = False
+        if self.device.type != "cuda" or self.trainer.world_size > 1 or self.trainer.precision != "32-true":
+            raise InputError("--model.graphs true is for one NVIDIA GPU, in 32 bits")
+        chance = torch.cuda.get_rng_state(self.device)
+        record_training(self.network, mixture, lips)
+        torch.cuda.set_rng_state(chance, self.device)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The training loss of a batch."""

@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import fold, pad
 
 from avkit.errors import InputError
 
@@ -64,7 +65,23 @@ class STFT(nn.Module):
             spectrogram = spectrogram.float()
         spectrum = torch.view_as_complex(spectrogram.permute(0, 3, 2, 1).contiguous())  # (B, F, T)
         window = self.window.to(spectrogram.dtype)
+        if spectrum.is_cuda:  # torch.istft looks at the window's sum from the CPU, for which the GPU would have to wait
+            return self._overlap_add(spectrum, window, length)
         return torch.istft(spectrum, self.n_fft, self.hop, window=window, length=length)
+
+    def _overlap_add(self, spectrum: Tensor, window: Tensor, length: int) -> Tensor:
+        """What torch.istft does, in three steps: (B, F, T) complex -> (B, length)."""
+        frames = torch.fft.irfft(spectrum, self.n_fft, dim=1) * window[:, None]  # (B, n_fft, T)
+        weights = window.square()[None, :, None].expand(1, -1, frames.shape[2])
+        total = self.n_fft + self.hop * (frames.shape[2] - 1)
+
+        def add_up(pieces: Tensor) -> Tensor:
+            return fold(pieces, (1, total), (1, self.n_fft), stride=(1, self.hop)).flatten(1)
+
+        start = self.n_fft // 2
+        end = min(start + length, total)
+        waveform = add_up(frames)[:, start:end] / add_up(weights)[:, start:end]
+        return pad(waveform, (0, length - (end - start)))
 
 
 def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:

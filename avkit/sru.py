@@ -1,7 +1,7 @@
 """SRU, the simple recurrent unit that scans frequency and time in RTFS-Net (Lei et al. 2018).
 
 `scan` is the recurrence in its readable form: a plain loop over time. Where gradients are wanted, `LoopScan` runs the same
-loop with a backward pass written by hand, and on an NVIDIA GPU `avkit.sru_gpu` runs it as one kernel; tests hold all
+loop with a backward pass written by hand, and on an NVIDIA GPU `avkit.sru_gpu` runs a layer as one kernel; tests hold all
 three equal.
 """
 
@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+
+from avkit import sru_gpu
 
 
 def scan(candidate: Tensor, forget: Tensor, v_forget: Tensor, backward: bool = False) -> Tensor:
@@ -80,11 +82,6 @@ def shift(cells: Tensor, backward: bool) -> Tensor:
 
 def best_scan(candidate: Tensor, forget: Tensor, v_forget: Tensor, backward: bool) -> Tensor:
     """`scan`, by the fastest way that fits where the tensors lie."""
-    if candidate.is_cuda:
-        from avkit import sru_gpu
-
-        if sru_gpu.AVAILABLE:
-            return sru_gpu.scan(candidate, forget, v_forget, backward)
     if candidate.dtype == forget.dtype == v_forget.dtype:
         return LoopScan.apply(candidate, forget, v_forget, backward)
     return scan(candidate, forget, v_forget, backward)
@@ -119,7 +116,11 @@ class SRULayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(L, B, n) -> (L, B, directions · d)."""
         by_product = self.weight.unflatten(1, (-1, self.k)).transpose(1, 2).flatten(1)
-        products = (x @ by_product).chunk(self.k, dim=2)  # k of (L, B, directions · d)
+        together = x @ by_product
+        if sru_gpu.fits(x):
+            highway = None if self.k == 4 else x
+            return sru_gpu.layer(together, highway, self.weight_c, self.bias, self.hidden_size)
+        products = together.chunk(self.k, dim=2)  # k of (L, B, directions · d)
         u0, u1, u2 = products[:3]
         highway = products[3] if self.k == 4 else x
         v_f, v_r = self.weight_c.chunk(2)

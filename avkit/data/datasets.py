@@ -108,6 +108,14 @@ class Mixtures(Dataset):
         self.spare = np.array([(clip.samples - settings.samples) // SAMPLES_PER_FRAME for clip in self.clips])
         self.draws = lru_cache(maxsize=2)(self._draw)
 
+    def __getstate__(self) -> dict:
+        """Without what was drawn: a worker process that starts afresh (the rule on macOS and Windows) draws it again."""
+        return {key: value for key, value in self.__dict__.items() if key != "draws"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self.draws = lru_cache(maxsize=2)(self._draw)
+
     def __len__(self) -> int:
         raise NotImplementedError
 

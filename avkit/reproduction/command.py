@@ -12,7 +12,7 @@ from avkit.reproduction import records
 from avkit.reproduction import rows as ledger
 from avkit.reproduction.contrasts import Contrast, contrasts, find, planned
 from avkit.reproduction.page import as_json, page, published, shown, table
-from avkit.reproduction.queue import Plan, results, work
+from avkit.reproduction.queue import MACHINE, Plan, results, work
 from avkit.reproduction.rows import COMPUTED, Row
 from avkit.reproduction.trends import Trend, judge, pairs, sentence
 
@@ -26,7 +26,8 @@ _EXAMPLE = """examples:
   avkit reproduce trend.q --corpus talkers     one of them, 10 runs
   avkit reproduce --page                       the ledger as a page, beside its records
 
-What follows the options of an ablation goes to `avkit train` (--data.NAME, --model.NAME, --trainer.NAME).
+What follows the options of an ablation goes to `avkit train` (--data.NAME, --model.NAME, --trainer.NAME). How a machine runs it
+(--data.workers N, --model.graphs true on a GPU) leaves the experiment what it is; every other setting makes it another one.
 """
 _RAW = """From raw clips, before that: for each CLIP its sound as one-channel 16 kHz WAVS/ID.wav (ffmpeg -i CLIP -ac 1 -ar 16000
   WAVS/ID.wav) and its mouth (avkit faces CLIP faces/ID, then faces/ID/mouths/person-1_0.00.npz as MOUTHS/ID.npz); then the
@@ -187,7 +188,8 @@ def _ablations(chosen: tuple[Contrast, ...], arguments: argparse.Namespace, sett
         "test_mixtures": arguments.mixtures,
     }
     scale = replace(planned(), **{key: value for key, value in given.items() if value})
-    plan = Plan(chosen, arguments.corpus, scale, settings)
+    machine, extra = split_settings(settings)
+    plan = Plan(chosen, arguments.corpus, scale, extra, machine)
 
     def record() -> None:
         for contrast in chosen:
@@ -203,6 +205,16 @@ def _ablations(chosen: tuple[Contrast, ...], arguments: argparse.Namespace, sett
     )
     record()
     return max(_tell(contrast, plan, arguments.runs) for contrast in chosen)
+
+
+def split_settings(settings: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Settings of `avkit train` that say how a machine runs it, and all others."""
+    of_machine, kinds = False, ([], [])
+    for part in settings:
+        if part.startswith("--"):
+            of_machine = part.partition("=")[0] in MACHINE
+        kinds[not of_machine].append(part)
+    return tuple(kinds[0]), tuple(kinds[1])
 
 
 def _record(contrast: Contrast, plan: Plan, arguments: argparse.Namespace) -> None:

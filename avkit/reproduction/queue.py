@@ -23,6 +23,7 @@ from avkit.reproduction.contrasts import Contrast, Scale, Variant, planned, trai
 
 LIPS = "rtfs-net-tiny"  # whose trained, frozen lip encoder every run watches through
 EVERY = 50  # optimiser steps between checkpoints
+MACHINE = ("--data.workers", "--model.graphs", "--trainer.accelerator", "--trainer.devices")
 RESULT, LOG = "result.json", "log.txt"
 
 
@@ -34,13 +35,15 @@ class Plan:
         contrasts: whose variants.
         corpus: folder of a generated corpus, as it is to appear in commands.
         scale: seeds, steps, test mixtures.
-        extra: further settings of `avkit train` for every run.
+        extra: further settings of `avkit train` for every run, which make it another experiment.
+        machine: settings that say how a machine runs it (`MACHINE`), and change nothing but rounding.
     """
 
     contrasts: tuple[Contrast, ...]
     corpus: str
     scale: Scale = field(default_factory=planned)
     extra: tuple[str, ...] = ()
+    machine: tuple[str, ...] = ()
 
     def jobs(self) -> list[Job]:
         """Every run once, whole seed pairs first, one contrast after the other."""
@@ -109,13 +112,13 @@ def _differing(before: dict, now: dict) -> str:
 # ---------------------------------------------------------------------------------------------------------- one run
 
 
-def run_one(folder: Path, spec: dict[str, Any]) -> dict:
+def run_one(folder: Path, spec: dict[str, Any], machine: tuple[str, ...] = ()) -> dict:
     """Train a variant, or go on with it, score it on test mixtures, and write and return its result."""
     from avkit.evaluation import Settings, evaluate
     from avkit.reproduction.records import write_text
     from avkit.training import train
 
-    settings = [*spec["settings"], "--data.root", spec["corpus"]]
+    settings = [*spec["settings"], *machine, "--data.root", spec["corpus"]]
     train([spec["config"]], folder, settings, every=EVERY)
     score = Settings(metrics=("si_snr",), limit=spec["test_mixtures"])
     summary = evaluate({"network": folder / "model"}, spec["corpus"], None, score, progress=False).summary
@@ -133,7 +136,7 @@ def run_one(folder: Path, spec: dict[str, Any]) -> dict:
     return result
 
 
-def _in_process(folder: str, spec: dict[str, Any]) -> None:
+def _in_process(folder: str, spec: dict[str, Any], machine: tuple[str, ...]) -> None:
     """What a worker process does: its output goes to the run's log, and it ends when the queue's process ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(Path(folder) / LOG, "a", encoding="utf-8") as log:
@@ -142,7 +145,7 @@ def _in_process(folder: str, spec: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    run_one(Path(folder), spec)
+    run_one(Path(folder), spec, machine)
 
 
 def _end_with_parent() -> None:
@@ -229,7 +232,7 @@ def _ended(
                 job = waiting.pop(0)
                 folder = job.folder(runs)
                 folder.mkdir(parents=True, exist_ok=True)
-                process = context.Process(target=_in_process, args=(str(folder), job.spec()))
+                process = context.Process(target=_in_process, args=(str(folder), job.spec(), job.plan.machine))
                 process.start()
                 running[process.sentinel] = (job, process, time.monotonic())
             for sentinel in connection.wait(list(running), timeout=left):

@@ -1,6 +1,7 @@
 """Items: what they hold, chance that follows from (seed, epoch, row) alone, bad files named or passed over."""
 
 import json
+import pickle
 import shutil
 from collections import Counter
 
@@ -351,3 +352,12 @@ def test_a_corpus_that_is_not_there(tmp_path):
     module = MixtureData(str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="does not exist"):
         module.setup("fit")
+
+
+@pytest.mark.parametrize("mixing", [None, MixingSettings()])
+def test_a_worker_that_starts_afresh_reads_the_same(root, mixing):
+    """Where processes are spawned, not forked, the dataset itself goes to them."""
+    data = open_split(root, "tr", ItemSettings(segment=0.4, augment=True), 3, mixing)
+    expected = data[(1, 2)]
+    again = pickle.loads(pickle.dumps(data))[(1, 2)]
+    assert all(torch.equal(torch.as_tensor(again[key]), torch.as_tensor(value)) for key, value in expected.items())

@@ -20,7 +20,7 @@ from avkit.lip_weights import save_lip_encoder
 from avkit.lips import LipEncoder, LipEncoderConfig
 from avkit.registry import create_model
 from avkit.reproduction import queue, records
-from avkit.reproduction.command import main
+from avkit.reproduction.command import main, split_settings
 from avkit.reproduction.contrasts import Scale, contrasts, find, planned, train_argument
 from avkit.reproduction.page import page
 from avkit.reproduction.queue import Plan
@@ -217,3 +217,12 @@ def test_a_queue_ends_at_its_time_and_says_what_is_left(corpus, tmp_path):
     assert ended.returncode == 1 and "2 seed pair(s) are still to be run" in ended.stdout, ended.stderr
     assert 55 < time.monotonic() - begun < 200
     assert list(tmp_path.rglob("log.txt")) and not list(tmp_path.rglob("result.json"))
+
+
+def test_how_a_machine_runs_it_is_no_part_of_the_experiment():
+    given = ("--model.graphs", "true", "--data.workers=2", "--model.learning_rate", "0.1", "--trainer.accelerator", "cpu")
+    machine, extra = split_settings(given)
+    assert machine == ("--model.graphs", "true", "--data.workers=2", "--trainer.accelerator", "cpu")
+    assert extra == ("--model.learning_rate", "0.1")
+    plans = [Plan((find("q"),), "talkers", extra=extra, machine=kind) for kind in ((), machine)]
+    assert plans[0].jobs()[0].spec() == plans[1].jobs()[0].spec()
