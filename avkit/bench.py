@@ -337,7 +337,7 @@ def _line(result: Result) -> str:
 
 
 def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.0f}" if seconds > 0.03 else f"{1000 * seconds:.2f}"
+    return f"{1000 * seconds:.0f}" if seconds > 0.03 else f"{1000 * seconds:.1f}"
 
 
 def _table(results: list[Result]) -> str:
@@ -382,8 +382,8 @@ def spread(records: list[Path]) -> str:
         form = "official" if "official" in found[0]["times"] else "readable"
         lines.append(
             f"| {row} | {form} "
-            f"| {_range([1000 * min(r['times']['fast']) for r in found], '.0f')} "
-            f"| {_range([1000 * min(r['times'][form]) for r in found], '.0f')} "
+            f"| {_range([min(r['times']['fast']) for r in found], _ms)} "
+            f"| {_range([min(r['times'][form]) for r in found], _ms)} "
             f"| {_range([r['ratios'][form]['min/min'] for r in found], '.2f')} "
             f"| {_range([100 * r['memory']['fast'] / r['memory'][form] for r in found if r['memory'].get(form)], '.0f', ' %')} "
             f"| {_range([r['times real time'] for r in found], '.1f')} |"
@@ -398,10 +398,10 @@ def _rows_of(path: Path) -> dict[str, dict]:
         raise InputError(f"{path} is no record of avkit bench ({error})") from error
 
 
-def _range(values: list[float], how: str, unit: str = "") -> str:
+def _range(values: list[float], how: str | Callable[[float], str], unit: str = "") -> str:
     if not values:
         return "–"
-    low, high = format(min(values), how), format(max(values), how)
+    low, high = (format(value, how) if isinstance(how, str) else how(value) for value in (min(values), max(values)))
     return (low if low == high else f"{low}–{high}") + unit
 
 

@@ -39,6 +39,16 @@ def test_the_table_of_speed_is_the_records_own():
     assert max(error for row in rows for error in row["errors"].values()) < 1e-6  # "less than one part in a million"
 
 
+def test_the_table_of_the_gpus_speed_is_the_records_own():
+    record = ROOT / "data_samples/results/speed/h200.json"
+    assert bench.spread([record]) in README
+    for row in json.loads(record.read_text())["rows"]:
+        errors, ratios = row["errors"], row["ratios"]
+        assert errors.get("official", 0.0) < 1e-3
+        if "bf16" in errors:  # "move by about 1 % and nothing gets faster"
+            assert 0.004 < errors["bf16"] < 0.015 and ratios["bf16"]["min/min"] > 1
+
+
 def test_every_make_target_it_names_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     named = set(re.findall(r"(?:`|    )make ([a-z]+)", README))
