@@ -87,7 +87,7 @@ if AVAILABLE:
         count = 0.0
         mean = 0.0
         squares = 0.0
-        for tile in range(0, each):
+        for tile in range(each):
             at = (first + tile) * TILE + tl.arange(0, TILE)
             here = at < size
             values = tl.load(x + item * size + at, mask=here, other=0.0).to(tl.float32)

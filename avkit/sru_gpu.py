@@ -66,7 +66,7 @@ class _Layer(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
         products, highway, weight_c, bias, cells = ctx.saved_tensors
-        length, lanes, width, _, _, has_highway, _ = ctx.sizes
+        _, lanes, width, _, _, has_highway, _ = ctx.sizes
         grad_products = torch.empty_like(products)
         grad_highway = torch.empty_like(highway) if has_highway else grad_products
         sums = torch.empty((4, lanes // width, width), device=products.device, dtype=torch.float32)

@@ -146,6 +146,7 @@ def train(
     if fresh and rank_zero:
         _clear(out)
     prepare_processor()
+    _quieten()
     cli = _command_line(configs, list(settings), out=out, every=every)
     resolved = cli.parser.dump(cli.config, skip_none=False)
     _refuse_partial_epochs(cli.trainer)
@@ -161,7 +162,6 @@ def train(
         print(f"Going on from {checkpoints.last_path}." if resuming else f"A new run in {out}.", flush=True)
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
-    _quieten()
     checkpoint = str(checkpoints.last_path) if resuming else None
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     if cli.trainer.is_global_zero:
@@ -263,6 +263,8 @@ def _as_list(value: Any) -> list:
 
 def _quieten() -> None:
     """Keep Lightning from remarking on what is meant here: frozen modules, short epochs, its services."""
+    import lightning.pytorch  # noqa: F401 - which sets its level when it is first imported
+
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for text in (
         ".*in eval mode at the start.*",

@@ -5,9 +5,9 @@ import io
 
 import pytest
 import torch
+import toy_corpus
 
 import avkit
-import toy_corpus
 from avkit.errors import InputError
 from avkit.fast.graphs import Recorded, record_training
 from avkit.losses import negative_si_snr

@@ -111,6 +111,7 @@ def unbroken(config, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken")
     done = start(config, out, "--every", "2")
     assert done.returncode == 0, done.stderr
+    assert "litlogger" not in done.stdout + done.stderr, "Lightning advertises other services"
     return out
 
 

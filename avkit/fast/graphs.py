@@ -32,7 +32,8 @@ class Recorded(nn.Module):
     """A network whose calls without gradients on a GPU are recorded and played back; all other calls go to it as they are.
 
     The network's weights may change in place between calls (a graph reads them where they lie); a network that is moved, or
-    whose parameters are exchanged, is wrapped anew. Results are copies: a later call does not touch them.
+    whose parameters are exchanged, is wrapped anew. Results are copies: a later call does not touch them. One thread calls it at a
+    time.
 
     Args:
         network: takes tensors and returns one.
