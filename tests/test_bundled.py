@@ -13,6 +13,7 @@ from avkit.evaluation import Settings, evaluate
 NETWORKS = ("rtfs-net-tiny", "iianet-tiny")
 FROZEN = "data_samples/results/rtfs-net-tiny-on-frozen/summary.json"
 AT_LEAST = {"rtfs-net-tiny": 6.5, "iianet-tiny": 6.0}  # dB of SI-SNRi on the frozen set
+OPENING = "rtfs-net-tiny-opening"
 GRID = "data_samples/results/tiny-networks-on-grid/summary.json"
 RECORD = "data_samples/results/{}-on-talkers/summary.json"
 
@@ -68,7 +69,7 @@ def test_scores_on_the_shipped_mixtures_are_those_of_the_record(repository, name
 def test_readme_gives_the_records_figures(repository):
     readme = (repository / "README.md").read_text()
     record = json.loads((repository / FROZEN).read_text())
-    for system in (*NETWORKS, "rtfs-net-tiny-audio-only", "rtfs-net-tiny (still lips)"):
+    for system in (*NETWORKS, "rtfs-net-tiny-audio-only", OPENING, "rtfs-net-tiny (still lips)"):
         everywhere = record["systems"][system]["si_snri"]
         same_voice = record["groups"]["voices: same voice"][system]["si_snri"]
         assert f"| {_cell(everywhere)} | {_cell(same_voice)} |" in readme, system
@@ -80,7 +81,9 @@ def test_readme_gives_the_records_figures(repository):
         assert f"{round(followed['mean'] * followed['mixtures'])} of {followed['mixtures']}" in readme, name
         paired = json.loads((repository / FROZEN.replace(NETWORKS[0], name)).read_text())["differences"]
         ahead = paired["rtfs-net-tiny-audio-only"]["si_snri"]
-        assert re.search(rf"{ahead['mean']:.1f} dB[^.]* \[{ahead['low']:.1f}, {ahead['high']:.1f}\]", readme), name
+        assert _in_words(ahead, readme), name
+    opening = record["differences"][OPENING]["si_snri"]
+    assert _in_words(opening, readme)
     grid = json.loads((repository / GRID).read_text())["systems"]
     for system in (*NETWORKS, "rtfs-net-tiny-audio-only"):
         assert f"{grid[system]['si_snri']['mean']:.1f} dB".replace("-", "−") in readme, system
@@ -97,6 +100,20 @@ def test_lips_are_worth_something_on_the_frozen_test_set(repository, name):
     for control in ("rtfs-net-tiny-audio-only", f"{name} (still lips)", f"{name} (swapped lips)", "mixture"):
         assert record["differences"][control]["si_snri"]["low"] > 0, control
         assert same_voice[name]["si_snri"]["low"] > same_voice[control]["si_snri"]["high"], control
+
+
+def test_the_twin_on_the_opening_alone_had_more_examples_and_is_behind_all_the_same(repository):
+    pair = [avkit.load_model(name) for name in (NETWORKS[0], OPENING)]
+    assert whole_training(pair[1].provenance)[0] == whole_training(pair[0].provenance)[0] + 10_000
+    record = json.loads((repository / FROZEN).read_text())
+    assert record["differences"][OPENING]["si_snri"]["low"] > 0
+    same_voice = record["groups"]["voices: same voice"]
+    assert same_voice[NETWORKS[0]]["si_snri"]["low"] > same_voice[OPENING]["si_snri"]["high"]
+
+
+def _in_words(found: dict, readme: str) -> bool:
+    interval = rf"\[{found['low']:.1f}, {found['high']:.1f}\]"
+    return re.search(rf"{found['mean']:.1f} dB[^.]*\s{interval}", readme) is not None
 
 
 def _cell(found: dict) -> str:
