@@ -132,8 +132,12 @@ def test_retrained_ablation_is_read_or_its_command_named(tmp_path):
     data, ledger = tmp_path / "talkers", tmp_path / "results" / "ledger"
     ledger.mkdir(parents=True)
     assert lab.retrained(data) is None and "avkit reproduce trend.inter-middle" in lab.say_retrained(None)
-    (ledger / "trend.inter-middle.json").write_text(json.dumps({"value": 0.25, "note": "five seeds"}))
-    assert "+0.25 dB (five seeds)" in lab.say_retrained(lab.retrained(data))
+    for without_it, warned in ((1.0, False), (-0.1, True)):
+        record = {"note": "+0.25 dB over five", "examples": 1600, "pairs": [{"first": 1.2, "second": without_it}] * 5}
+        (ledger / "trend.inter-middle.json").write_text(json.dumps(record))
+        told = lab.say_retrained(lab.retrained(data))
+        assert f"1.2 and {without_it} dB SI-SNRi (+0.25 dB over five)" in told and "1600 examples" in told
+        assert ("how much sooner" in told) == warned
 
 
 def test_moving_picture_moves_and_says_what_it_shows():
