@@ -171,7 +171,8 @@ def test_sound_that_is_late_is_noticed_and_moved(tmp_path):
 @pytest.mark.timeout(4 * 3600)
 def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
     """A minute and four minutes ($AVKIT_VIDEO_MINUTES, for an hour 60) of one talker, each in a process of its own: memory that
-    no file stands behind. (Crops, sound and voices are mapped from files, whose pages the system takes back when it needs them.)"""
+    no file stands behind. (Crops, sound and voices are mapped from files, whose pages the system takes back when it needs them.)
+    What grows is a person's place and landmarks in every frame."""
     import json
     import os
     import subprocess
@@ -206,4 +207,4 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
         peak, cost = json.loads(done.stdout.splitlines()[-1])
         print(f"{minutes} min: {peak:.0f} MB, CPU seconds {cost}")
         peaks.append(peak)
-    assert peaks[1] < peaks[0] + 30
+    assert peaks[1] < peaks[0] + 30 + 1.5 * max(0, minutes - 4)
