@@ -270,7 +270,7 @@ import avkit
 from avkit.checkpoints import list_bundled
 print({name: avkit.load_model(name).lips is not None for name in list_bundled()})
 """
-    loaded = {"iianet-tiny": True, "rtfs-net-tiny": True, "rtfs-net-tiny-audio-only": False}
+    loaded = {"iianet-tiny": True, "rtfs-net-tiny": True, "rtfs-net-tiny-audio-only": False, "rtfs-net-tiny-opening": True}
     assert from_wheel(installed, code).strip() == str(loaded)
 
 
