@@ -104,14 +104,17 @@ def draw_seeds(first: np.ndarray, second: np.ndarray, paired: tuple, unpaired: t
 
 def draw_contrasts(rows: Sequence[Row], measured: Mapping[str, dict]) -> Html:
     """The paper's difference of each small ablation, and what was measured at the small scale with its interval."""
-    fig, axes = plots.figure(8, 0.5 * len(rows) + 1)
+    fig, axes = plots.figure(8, 0.5 * len(rows) + 1.4)
+    shown: list[str] = []
     for place, row in enumerate(rows):
         if row.paper is not None:
             axes.plot(row.paper, place, "D", color=plots.ORANGE, label="paper, LRS2-2Mix" if place == 0 else None)
         if row.name in measured:
             low, high = measured[row.name]["interval"]
             axes.plot([low, high], [place + 0.15] * 2, color=plots.BLUE, lw=3)
-            axes.plot(measured[row.name]["value"], place + 0.15, "o", color="black")
+            told = {"label": None if shown else "small networks, with 95 % interval"}
+            axes.plot(measured[row.name]["value"], place + 0.15, "o", color="black", markersize=4, **told)
+            shown.append(f"{row.what.partition(':')[0]} {measured[row.name]['value']:+.2f} dB")
         else:
             axes.annotate("not run", (0, place), (8, 0), textcoords="offset points", va="center", color="#555555")
     axes.axvline(0, color="black", lw=0.8)
@@ -119,10 +122,10 @@ def draw_contrasts(rows: Sequence[Row], measured: Mapping[str, dict]) -> Html:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.margins(x=0.15)
     axes.set(xlabel="difference in SI-SNRi (dB)", title="expected: positive, in every line")
-    axes.legend(loc="lower right")
-    run = sum(row.name in measured for row in rows)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # below: a measured point may lie anywhere
     paper = ", ".join(f"{row.what.partition(':')[0]} {row.paper:+.1f} dB" for row in rows if row.paper is not None)
-    return plots.picture(fig, f"Six contrasts with the paper's differences ({paper}); {run} of them have records here.")
+    here = f"measured here: {', '.join(shown)}" if shown else "none of them has been run here"
+    return plots.picture(fig, f"Six contrasts with the paper's differences ({paper}); {here}.")
 
 
 def draw_work(work: Mapping[str, float]) -> Html:

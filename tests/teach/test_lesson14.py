@@ -58,4 +58,5 @@ def test_wall_of_tiles_counts_every_row_and_every_record():
 def test_contrasts_with_a_record_show_it():
     row = find("trend.r")
     shown = lesson14_figures.draw_contrasts([row], {"trend.r": {"interval": [0.1, 0.5], "value": 0.3}})
-    assert "1 of them have records" in shown.text
+    assert "measured here: three passes of the block instead of one +0.30 dB" in shown.text
+    assert "none of them has been run" in lesson14_figures.draw_contrasts([row], {}).text
