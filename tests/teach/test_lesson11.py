@@ -157,7 +157,7 @@ def test_the_five_minute_run_learns_well_above_its_noise(tmp_path):
     assert min(ends) > 0.5 and found["mean"] > 3 * found["standard_deviation"], found
 
 
-def test_the_five_minute_run_learns_well_above_its_noise(repository):
+def test_the_record_that_ships_learnt_well_above_its_noise(repository):
     found = json.loads((repository / "data_samples/results/five-minute-run/seeds.json").read_text())
     assert len(found["runs"]) == 3
     assert found["mean"] > 10 * found["standard_deviation"] and found["mean"] > 1
