@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
     rows = [_checked(row) for row in arguments.rows or ROWS]
     torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)
-    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
+    if arguments.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch sees no NVIDIA GPU here")
     if not fast.available() and arguments.device == "cpu":
         print(f"The compiled operations are not available: {fast.why_not()}.", file=sys.stderr)
@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--official", type=Path, metavar="DIR", help="checkouts RTFS-Net and IIANet, as the baseline")
     parser.add_argument("--rounds", type=int, default=7, help="how often each form runs, after a warm-up (7)")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="of PyTorch (2)")
-    parser.add_argument("--device", default="cpu", help="cpu, or cuda for an NVIDIA GPU (cpu)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: an NVIDIA GPU (cpu)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of the mixture (2)")
     parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     parser.add_argument("--out", type=Path, help="write the measurements to this JSON file")
@@ -185,16 +185,13 @@ def _copy(readable: nn.Module, name: str, compiled: bool) -> nn.Module:
 
 
 def _inputs(name: str, seconds: float, device: str) -> tuple[Tensor, ...]:
-    return tuple(x.to(device) for x in _inputs_on_cpu(name, seconds))
-
-
-def _inputs_on_cpu(name: str, seconds: float) -> tuple[Tensor, ...]:
     draw = torch.Generator().manual_seed(0)
     samples = round(seconds * SAMPLE_RATE)
     frames = frames_for(samples)
     if name == LIP_ENCODER:
-        return (torch.randn(1, 1, frames, 88, 88, generator=draw),)
-    return 0.1 * torch.randn(1, samples, generator=draw), torch.randn(1, 512, frames, generator=draw)
+        return (torch.randn(1, 1, frames, 88, 88, generator=draw).to(device),)
+    mixture, lips = 0.1 * torch.randn(1, samples, generator=draw), torch.randn(1, 512, frames, generator=draw)
+    return mixture.to(device), lips.to(device)
 
 
 def _task(model: nn.Module, inputs: tuple[Tensor, ...], train: bool, recorded: bool = False) -> Callable[[], Tensor]:

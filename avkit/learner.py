@@ -44,13 +44,12 @@ class Learner(L.LightningModule):
         average: float | None,
         compile: bool,
         seed: int,
-        graphs: bool = False,
     ):
         super().__init__()
         self.network, self.seed = network, seed
         self.optimizer_name, self.learning_rate, self.weight_decay = optimizer, learning_rate, weight_decay
         self.schedule, self.patience, self.warmup = schedule, patience, warmup
-        self.decay, self.graphs = average, graphs
+        self.decay = average
         self.average = None if average is None else copy.deepcopy(network).requires_grad_(False).eval()
         if compile:
             self.network.compile()
@@ -168,7 +167,7 @@ class Separation(Learner):
             none.
         compile: compile the network with torch.compile.
         seed: of dropout (on the command line it follows --seed_everything).
-        graphs: on one NVIDIA GPU, record the network's passes as CUDA graphs: small networks train several times faster.
+        graphs: on one NVIDIA GPU, record the network's passes as CUDA graphs (batches then keep one shape).
     """
 
     def __init__(
@@ -197,9 +196,9 @@ class Separation(Learner):
             model = create_model(network, **(overrides or {}))
         began = None if weights is None else begin_with(model, weights)
         super().__init__(
-            model, optimizer, learning_rate, weight_decay, schedule, patience, warmup, average, compile, seed, graphs
+            model, optimizer, learning_rate, weight_decay, schedule, patience, warmup, average, compile, seed
         )
-        self.began = began
+        self.began, self.graphs = began, graphs
         self.preset, self.audio_only = network, audio_only
         if lip_encoder is None and not audio_only:
             raise InputError(

@@ -81,7 +81,7 @@ def shift(cells: Tensor, backward: bool) -> Tensor:
 
 
 def best_scan(candidate: Tensor, forget: Tensor, v_forget: Tensor, backward: bool) -> Tensor:
-    """`scan`, by the fastest way that fits where the tensors lie."""
+    """`scan`, with the hand-written backward pass where the types agree."""
     if candidate.dtype == forget.dtype == v_forget.dtype:
         return LoopScan.apply(candidate, forget, v_forget, backward)
     return scan(candidate, forget, v_forget, backward)

@@ -2,8 +2,7 @@
 
 A plain loop launches several small kernels per time step. Here every (item, feature) lane is one thread's loop over time, the
 second direction's lanes run from the last step to the first, gates and highway are worked out in the same pass: a layer costs
-one launch. Steps are read four at a time, so that memory's latency is paid once for four. The arithmetic is float32 whatever
-the inputs' type.
+one launch. Several steps are read before the first of them is used. The arithmetic is float32 whatever the inputs' type.
 """
 
 from __future__ import annotations

@@ -302,7 +302,7 @@ def _refuse_changes(stored: Path, resolved: str) -> None:
     if not stored.exists():
         return
     before, now = yaml.safe_load(stored.read_text(encoding="utf-8")), yaml.safe_load(resolved)
-    free = {"workers", "cache", "root", "lip_encoder", "compile"}
+    free = {"workers", "cache", "root", "lip_encoder", "compile", "graphs"}
     changed = []
     for part in ("model", "data"):
         old, new = (config[part].get("init_args", {}) for config in (before, now))

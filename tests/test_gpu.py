@@ -97,6 +97,15 @@ def test_a_recorded_network_on_the_processor_is_the_network():
         Recorded(plain, keep=0)
 
 
+def test_what_was_recorded_stays_behind_in_copies():
+    recorded = Recorded(network("rtfs-net-tiny", "cpu"), keep=2)
+    recorded._tapes["a shape"] = iter(())  # which cannot be copied, as a graph cannot
+    again = copy.deepcopy(recorded)
+    assert not again._tapes and again.keep == 2 and again.network is not recorded.network
+    with torch.no_grad():
+        assert torch.equal(again(*inputs(device="cpu")), recorded(*inputs(device="cpu")))
+
+
 @needs_gpu
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("is_recorded", [False, True])

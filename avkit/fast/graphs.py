@@ -87,10 +87,6 @@ class Recorded(nn.Module):
         torch.clear_autocast_cache()
         return graph, places, output
 
-    def __deepcopy__(self, memo: dict) -> Recorded:
-        import copy
-
-        return Recorded(copy.deepcopy(self.network, memo), self.keep)
-
     def __getstate__(self) -> dict:
+        """Copies and files get the network; graphs belong to where they were recorded."""
         return self.__dict__ | {"_tapes": OrderedDict()}

@@ -23,7 +23,7 @@ from avkit.reproduction.contrasts import Contrast, Scale, Variant, planned, trai
 
 LIPS = "rtfs-net-tiny"  # whose trained, frozen lip encoder every run watches through
 EVERY = 50  # optimiser steps between checkpoints
-MACHINE = ("--data.workers", "--model.graphs", "--trainer.accelerator", "--trainer.devices")
+MACHINE = ("--data.workers", "--model.graphs", "--trainer.accelerator")
 RESULT, LOG = "result.json", "log.txt"
 
 

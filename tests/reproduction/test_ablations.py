@@ -224,5 +224,6 @@ def test_how_a_machine_runs_it_is_no_part_of_the_experiment():
     machine, extra = split_settings(given)
     assert machine == ("--model.graphs", "true", "--data.workers=2", "--trainer.accelerator", "cpu")
     assert extra == ("--model.learning_rate", "0.1")
+    assert split_settings(("--trainer.devices", "2"))[0] == (), "two devices see twice as many items a step"
     plans = [Plan((find("q"),), "talkers", extra=extra, machine=kind) for kind in ((), machine)]
     assert plans[0].jobs()[0].spec() == plans[1].jobs()[0].spec()
