@@ -10,6 +10,7 @@ import torch
 from avkit import bench, cli
 from avkit._extras import EXTRA_OF
 from avkit._first_light import bundled_mixture
+from avkit.reproduction import rows
 from avkit.separation import read_audio
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,8 +36,8 @@ def test_the_table_of_speed_is_the_records_own():
     records = sorted((ROOT / "data_samples/results/speed").glob("run-*.json"))
     assert len(records) == 3
     assert bench.spread(records) in README
-    rows = [row for record in records for row in json.loads(record.read_text())["rows"]]
-    assert max(error for row in rows for error in row["errors"].values()) < 1e-6  # "less than one part in a million"
+    timed = [row for record in records for row in json.loads(record.read_text())["rows"]]
+    assert max(error for row in timed for error in row["errors"].values()) < 1e-6  # "less than one part in a million"
 
 
 def test_the_table_of_the_gpus_speed_is_the_records_own():
@@ -65,3 +66,20 @@ def test_every_file_it_links_or_names_exists():
     assert named
     for name in named:
         assert (ROOT / name.rstrip(".")).exists(), name
+
+
+def test_the_map_of_the_house_is_complete():
+    """Every room of the package has its place in CONTRIBUTING.md, and every place is there."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    house = text[text.index("## The house") : text.index("## Good first changes")]
+    named = {name.removeprefix("avkit/").rstrip("/") for name in re.findall(r"`([\w./]+(?:\.py|/))`", house)}
+    rooms = {path.name for path in (ROOT / "avkit").iterdir() if not path.name.startswith("_") and path.name != "bundled"}
+    assert named - {"", "notebooks", "tests", "tests/notebooks", "lesson00.py"} == rooms
+    for name in re.findall(r"`((?:avkit|tests)/[\w./]+)`", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_rows_and_exercises_that_first_changes_name_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for name in re.findall(r"ledger row\s+`([\w.-]+)`", text):
+        assert rows.find(name), name
