@@ -19,6 +19,7 @@ from avkit.reproduction.trends import Trend, judge, pairs, sentence
 _EXAMPLE = """examples:
   avkit reproduce --list                       every published number, its state, and what was measured
   avkit reproduce iianet.parameters            one row
+  avkit reproduce iianet.time --official DIR   a time, beside the official code's (checkouts of both repositories under DIR)
   avkit reproduce all                          every row that can be computed without data
   avkit reproduce iianet.lrs2.sisnri           says what is missing, and the commands
   avkit reproduce iianet.lrs2.sisnri --from results/iianet-lrs2    makes the record, once that has been evaluated
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> int:
         return 0
     everything = [row for row in ledger.all_rows() if row.state in COMPUTED]
     return max(
-        _reproduce(row, arguments.out)
+        _reproduce(row, arguments.out, arguments.official)
         for row in (everything if arguments.row == "all" else [ledger.find(arguments.row)])
     )
 
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--out", type=Path, default=records.default_folder(), help="folder of the records (%(default)s)")
     add("--from", dest="results", type=Path, metavar="RESULTS", help="make the row's record from an evaluation's folder")
+    add("--official", type=Path, metavar="DIR", help="checkouts RTFS-Net and IIANet: times are taken beside the official code's")
     queue = parser.add_argument_group("ablations at a small scale")
     add = queue.add_argument
     add("--corpus", default="talkers", metavar="DIR", help="a corpus that `avkit corpus` made (%(default)s)")
@@ -130,17 +132,20 @@ def _parser() -> argparse.ArgumentParser:
 # ---------------------------------------------------------------------------------------------------------- one row
 
 
-def _reproduce(row: Row, folder: Path) -> int:
+def _reproduce(row: Row, folder: Path, official: Path | None) -> int:
     if row.how is None:
         print(missing(row))
         return 1
     from avkit.reproduction.exact import compute
 
     begin = time.perf_counter()
-    value, note = compute(row)
-    records.write(folder, records.record(row, value, note, time.perf_counter() - begin))
+    value, note, measured_code = compute(row, official)
+    content = records.record(row, value, note, time.perf_counter() - begin)
+    if measured_code is not None:
+        content |= {"code": measured_code, "command": f"{content['command']} --official DIR"}
+    records.write(folder, content)
     here = f"here {note}" if value is None else f"here {shown(value, row.unit)}{f' ({note})' if note else ''}"
-    paper, code = published(row)
+    paper, code = published(row, content)
     print(f"{row.name}: {row.what}\n  paper {paper}, official code {code}, {here}")
     if row.note:
         print(f"  {row.note}")

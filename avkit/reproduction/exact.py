@@ -1,10 +1,12 @@
-"""What can be computed here without data: sizes, times, and what claims come to. Each returns (value, note)."""
+"""What can be computed here without data: sizes, times, and what claims come to."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -15,50 +17,64 @@ from avkit.reproduction import claims
 from avkit.reproduction.rows import Row, published
 from avkit.signal import SAMPLE_RATE, frames_for
 
-Outcome = tuple[float | None, str]
+
+class Outcome(NamedTuple):
+    """A row's value in its unit, what there is to say about it, and the official code's value where it ran beside ours."""
+
+    value: float | None
+    note: str
+    code: float | None = None
 
 
-def compute(row: Row) -> Outcome:
-    """The value of a row that needs no data, in the row's unit, and what there is to say about it."""
+def compute(row: Row, official: Path | None = None) -> Outcome:
+    """A row that needs no data; official: holds checkouts of both official repositories, to be timed beside ours."""
     function, arguments = row.how
-    return FUNCTIONS[function](*arguments)
+    return timing(*arguments, official) if function == "time" else FUNCTIONS[function](*arguments)
 
 
 def parameters(network: str) -> Outcome:
     count = count_parameters(create_model(network))
-    return count / 1e6, f"{count:,} parameters"
+    return Outcome(count / 1e6, f"{count:,} parameters")
 
 
 def macs(network: str, seconds: float) -> Outcome:
     total = measure(create_model(network), seconds=seconds, depth=1).macs
-    return (
+    return Outcome(
         total / 1e9,
         f"half of the operations that PyTorch's counter sees, the scans by formula; {seconds:g} s",
     )
 
 
-def timing(network: str, repeats: int = 3) -> Outcome:
+def timing(network: str, official: Path | None = None, repeats: int = 3) -> Outcome:
     """Median time of one call on 2 s, in ms: on a GPU if there is one, else processor time on the CPU.
 
     Processor time is what a call takes by the clock on one thread of an idle machine; unlike the clock it does not
-    count what other programs do meanwhile.
+    count what other programs do meanwhile. With `official` the official code takes turns with ours, on the same weights.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = create_model(network).eval().to(device)
+    models = [create_model(network)]
+    if official is not None:
+        from avkit import bench_official
+
+        models.append(bench_official.build(network, official))
+        models[0].load_state_dict(bench_official.ours(models[1], network).state_dict())
+    models = [model.eval().to(device) for model in models]
     mixture = torch.randn(1, 2 * SAMPLE_RATE, device=device)
     lips = torch.randn(1, 512, frames_for(2 * SAMPLE_RATE), device=device)
     clock = time.perf_counter if device == "cuda" else time.process_time
-    times = []
+    times = [[] for _ in models]
     with torch.no_grad():
         for _ in range(repeats + 1):
-            start = clock()
-            model(mixture, lips)
-            if device == "cuda":
-                torch.cuda.synchronize()
-            times.append(1000 * (clock() - start))
+            for model, of_model in zip(models, times, strict=True):
+                start = clock()
+                model(mixture, lips)
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                of_model.append(1000 * (clock() - start))
+    ours, *theirs = (statistics.median(of_model[1:]) for of_model in times)
     threads = torch.get_num_threads()
     where = torch.cuda.get_device_name() if device == "cuda" else f"processor time on the CPU, {threads} thread(s)"
-    return statistics.median(times[1:]), f"median of {repeats} calls, {where}"
+    return Outcome(ours, f"median of {repeats} calls, {where}", *theirs)
 
 
 @cache
@@ -68,11 +84,11 @@ def _ablation_counts() -> dict[tuple[str, str], Count]:
 
 def ablation_count(what: str, unit: str) -> Outcome:
     count = _ablation_counts()[what, unit]
-    return count.ours, count.why
+    return Outcome(count.ours, count.why)
 
 
 def claim(name: str) -> Outcome:
-    return claims.OUTCOMES[name](published())
+    return Outcome(*claims.OUTCOMES[name](published()))
 
 
 FUNCTIONS = {

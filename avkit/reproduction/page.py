@@ -25,9 +25,10 @@ def shown(value: float | None, unit: str, without: str = "none") -> str:
     return without if value is None else _DIGITS.get(unit, "{:.2f}").format(value)
 
 
-def published(row: Row) -> tuple[str, str]:
-    """What the paper prints for a row, and what the official code gives, as text."""
-    return shown(row.paper, row.unit, "not printed"), shown(row.code, row.unit, "not stated")
+def published(row: Row, record: dict | None = None) -> tuple[str, str]:
+    """What the paper prints for a row, and what the official code gives (in the record: beside ours), as text."""
+    code = row.code if row.code is not None else (record or {}).get("code")
+    return shown(row.paper, row.unit, "not printed"), shown(code, row.unit, "not stated")
 
 
 def measured(row: Row, records: dict[str, dict]) -> str:
@@ -47,7 +48,7 @@ def table(records: dict[str, dict]) -> str:
     """Every row as text: name, paper, official code, here, state."""
     heads = ("row", "paper", "official code", "here", "state")
     lines = [heads, *(
-        (row.name, *published(row), measured(row, records), row.state) for row in ledger.all_rows()
+        (row.name, *published(row, records.get(row.name)), measured(row, records), row.state) for row in ledger.all_rows()
     )]  # fmt: skip
     widths = [
         max(len(line[column]) for line in lines if len(line[column]) < 40) for column in range(len(heads))
@@ -81,7 +82,7 @@ def page(records: dict[str, dict]) -> str:
 def _line(row: Row, records: dict[str, dict]) -> str:
     note = "; ".join(part for part in (row.note, records.get(row.name, {}).get("note", "")) if part)
     return _cells(
-        (f"`{row.name}`", row.what, *published(row), measured(row, records), note or "as published")
+        (f"`{row.name}`", row.what, *published(row, records.get(row.name)), measured(row, records), note or "as published")
     )
 
 

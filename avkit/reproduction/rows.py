@@ -174,7 +174,7 @@ def _times() -> list[Row]:
     return [
         Row(
             f"{network}.time", f"{TITLES[network]}: time for 2 s on {entry['machine']}", entry["paper"], "ms",
-            "other hardware", f"avkit reproduce {network}.time\navkit bench {network} --official DIR",
+            "other hardware", f"avkit reproduce {network}.time --official DIR\navkit bench {network} --official DIR",
             note=f"the paper's machine: {entry['machine']}; the lip encoder is left out",
             how=("time", (network,)),
         )

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from avkit.cli import COMMANDS
 from avkit.errors import InputError
+from avkit.registry import create_model
 from avkit.reproduction import records
 from avkit.reproduction import rows as ledger
 from avkit.reproduction.claims import OUTCOMES
@@ -63,6 +65,29 @@ def test_sizes_are_those_of_the_official_code(row, tmp_path):
     if row.unit == "G MACs":
         assert (row.state == "exact") == rounded, row.name
     assert record["command"] == f"avkit reproduce {row.name}" and record["versions"]["torch"]
+
+
+def test_a_time_stands_beside_the_official_code_s(tmp_path, monkeypatch, capsys):
+    """With checkouts given; a make-believe official network that calls ours twice takes twice as long."""
+    from avkit import bench_official
+
+    class Twice(torch.nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, mixture, lips):
+            self.network(mixture, lips)
+            return self.network(mixture, lips)
+
+    monkeypatch.setattr(bench_official, "build", lambda name, folder: Twice(create_model(name)))
+    monkeypatch.setattr(bench_official, "ours", lambda official, name: official.network)
+    assert main(["rtfs-net-4.time", "--official", str(tmp_path), "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "rtfs-net-4.time.json").read_text())
+    assert record["code"] > 1.3 * record["value"] and record["command"].endswith("--official DIR")
+    assert f"official code {record['code']:.1f} ms" in capsys.readouterr().out
+    (line,) = (line for line in page({record["row"]: record}).splitlines() if "`rtfs-net-4.time`" in line)
+    assert f"| {record['code']:.1f} ms | {record['value']:.1f} ms |" in line
 
 
 def test_sizes_of_ablations_are_computed(tmp_path, capsys):
