@@ -18,7 +18,6 @@ import hashlib
 import io
 import json
 import os
-import platform
 import shlex
 import signal
 import sys
@@ -28,7 +27,6 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from importlib import metadata
 from importlib.util import find_spec
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -41,12 +39,12 @@ from avkit._extras import EXTRA_OF, install_line
 from avkit._progress import interval
 from avkit.baselines import CONTROLS, ORACLES
 from avkit.checkpoints import attach_lips, load_model, load_official, weights_digest, write_atomically
-from avkit.data.manifests import SPLITS, Mixture, read_manifest
+from avkit.data.manifests import OPENING, SPLITS, Mixture, read_manifest
 from avkit.errors import DataError, InputError, MissingPackageError
-from avkit.intervals import LEVEL, RESAMPLES
 from avkit.journal import Journal, finished
 from avkit.lip_weights import load_lip_encoder
 from avkit.lips import LipEncoder
+from avkit.provenance import about_network, provenance
 from avkit.scoring import COLUMNS, METRICS, PACKAGES, Systems, score_item
 from avkit.summary import as_table, summarise
 
@@ -142,6 +140,7 @@ def evaluate(
     mixtures = _chosen(read_manifest(data, settings.split), settings.limit, data)
     groups = _groups(Path(data))
     started = time.monotonic()
+    _refuse_what_is_missing(settings, Path(data), bool(opening))
     job = _Job(dict(networks), dict(audio_only or {}), dict(opening or {}), settings, lip_encoder)
     systems = job.load()
     fingerprint = _fingerprint(job, systems, Path(data))
@@ -164,10 +163,25 @@ def evaluate(
         )
     columns = tuple(column for name in METRICS if name in settings.metrics for column in METRICS[name])
     summary = summarise(rows, systems.names, (*networks, *job.opening), columns)
-    summary = _provenance(job, Path(data), found, command, time.monotonic() - started) | summary
+    about = {name: about_network(model, fingerprint["weights"][name]) for name, model in systems.models.items()}
+    summary = provenance(Path(data), settings.split, settings.device, found, command, time.monotonic() - started) | {
+        "networks": about
+    } | summary
     if out is not None:
         _write(Path(out), rows, summary)
     return Evaluation(rows, summary)
+
+
+def _refuse_what_is_missing(settings: Settings, data: Path, opening: bool) -> None:
+    """What would only be found out after the work, or deep inside of it."""
+    if settings.device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device {settings.device}: PyTorch sees no NVIDIA GPU here; `avkit doctor` says more.")
+    try:
+        torch.device(settings.device)
+    except RuntimeError:
+        raise InputError(f"There is no device {settings.device!r}; wanted cpu, cuda or cuda:1 and so on.") from None
+    if opening and not (data / OPENING).is_dir():
+        raise DataError(f"{data} has no lips drawn from their opening alone; make them: avkit corpus {data} --opening")
 
 
 def _chosen(mixtures: list[Mixture], limit: int | None, data: str | os.PathLike) -> list[Mixture]:
@@ -307,45 +321,6 @@ def _with_lips(model: nn.Module) -> tuple[nn.Module, ...]:
 # --- what is written ---
 
 
-def _provenance(job: _Job, data: Path, found: list[dict], command: str | None, seconds: float) -> dict:
-    """Where the figures come from."""
-    read = sorted(f"{result['mixture']} {result['digest']}" for result in found if result["digest"])
-    corpus = data / "corpus.json"
-    about = json.loads(corpus.read_text(encoding="utf-8")) if corpus.exists() else {}
-    return {
-        "command": command,
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": round(seconds, 1),
-        "versions": {
-            name: _version(name) for name in ("avkit", "torch", "numpy", "pesq", "pystoi")
-        },
-        "machine": {
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "processors": os.cpu_count(),
-            "device": job.settings.device,
-        },
-        "data": {
-            "root": str(data),
-            "split": job.settings.split,
-            "mixtures": len(found),
-            "unreadable": len(found) - len(read),
-            "checksum": hashlib.sha256("\n".join(read).encode()).hexdigest(),
-            "corpus_checksum": about.get("checksum"),
-            "synthetic": about.get("synthetic"),
-        },
-        "method": "means over mixtures of the mean over talkers; improvements against the mixture itself; "
-        f"{LEVEL:.0%} percentile intervals from {RESAMPLES} resamples of the talkers",
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _write(out: Path, rows: list[dict], summary: dict) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, restval="")
@@ -480,6 +455,10 @@ def main(argv: list[str]) -> int:
     print(f"\n{result}\n")
     if about["unreadable"]:
         print(f"{about['unreadable']} mixtures could not be read; their rows say why.")
+    for system, count in result.summary["rows_with_notes"].items():
+        if count:
+            note = next(row["note"] for row in result.rows if row["system"] == system and row["note"])
+            print(f"{count} rows of {system} have a note. The first: {note}")
     print(f"{Path(args.out) / 'rows.csv'} and summary.json written")
     return 0
 

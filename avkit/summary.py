@@ -97,15 +97,20 @@ def summarise(
         values = {column: mixture_means(chosen[system], system, column) for column in columns}
         return {column: _plain(resampler.interval(found)) for column, found in values.items()}
 
-    def difference(other: str) -> dict:
-        pairs = {c: [mixture_means(by_system[s], s, c) for s in (systems[0], other)] for c in columns}
+    def differences(chosen: dict[str, list[dict]]) -> dict:
+        """The first system minus each other one, over the mixtures that both have."""
+        return {other: difference(chosen, other) for other in systems[1:]}
+
+    def difference(chosen: dict[str, list[dict]], other: str) -> dict:
+        pairs = {c: [mixture_means(chosen[s], s, c) for s in (systems[0], other)] for c in columns}
         return {column: _plain(resampler.paired(*pair)) for column, pair in pairs.items()}
 
-    groups = {}
+    groups, differences_by_group = {}, {}
     for name, belongs in groups_of(rows).items():
         part = {system: [row for row in found if belongs(row)] for system, found in by_system.items()}
         if part[systems[0]]:
             groups[name] = {system: means(part, system) for system in systems}
+            differences_by_group[name] = differences(part)
     swap = {}
     for network in networks:
         outputs, mixtures = follows_lips(by_system[network], network)
@@ -115,9 +120,10 @@ def summarise(
         }
     return {
         "systems": {system: means(by_system, system) for system in systems},
-        "differences": {other: difference(other) for other in systems[1:]},  # the first system minus this one
+        "differences": differences(by_system),
         "swap_test": swap,
         "groups": groups,
+        "differences_by_group": differences_by_group,
         "rows_with_notes": {s: sum(bool(r.get("note")) for r in found) for s, found in by_system.items()},
     }
 

@@ -11,6 +11,7 @@ A run is a folder:
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import logging
 import os
@@ -23,9 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avkit._extras import require
-from avkit.errors import InputError
+from avkit.errors import AvkitError, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lightning import Trainer
 
 CONFIGS = files("avkit") / "configs"
@@ -44,7 +47,8 @@ examples:
   avkit corpus talkers --minutes 20 --seed 0
   avkit train --config lip-encoder-tiny --out runs/lips --data.root talkers
   avkit train --config rtfs-net-tiny --out runs/tiny --data.root talkers --model.lip_encoder runs/lips/model
-  avkit train --config rtfs-net-4-lrs2 --out runs/lrs2 --data.root LRS2 --trainer.devices 8
+  avkit train --config rtfs-net-4 --config lrs2 --out runs/lrs2 --data.root lists \\
+      --model.lip_encoder LIP_WEIGHTS --trainer.devices 8 --trainer.strategy ddp
 
 The same command again goes on where the run stopped. Several --config files may be given: later ones win. Every
 setting can be given on the command line, as --model.NAME, --data.NAME or --trainer.NAME; `--show` lists them with
@@ -68,8 +72,11 @@ def find_config(name_or_path: str | Path) -> list[Path]:
     named = Path(str(CONFIGS / f"{name_or_path}.yaml"))
     path = Path(name_or_path) if Path(name_or_path).is_file() else named
     if not path.is_file():
+        near = difflib.get_close_matches(str(name_or_path), config_names(), n=2)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise InputError(
-            f"There is no configuration '{name_or_path}': neither a file nor one of {', '.join(config_names())}."
+            f"There is no configuration '{name_or_path}', neither a file nor one that comes with the package.{hint} There are "
+            f"{', '.join(config_names())}."
         )
     base = re.search(r"^base: *([^ #\n]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     if base is None:
@@ -173,7 +180,7 @@ def train(
 def prepare_processor() -> None:
     """Settings for training on a CPU, and what they are, said.
 
-    Denormal numbers become zero: they make some processors ten times slower, and a trained network is full of
+    Denormal numbers become zero: they make some processors ten times slower, and a trained network may hold
     them. Threads: as many as there are cores for this process, unless OMP_NUM_THREADS says otherwise, shared
     by the processes of a machine.
     """
@@ -217,7 +224,13 @@ def _command_line(configs: list[str | Path], settings: list[str], out: Path | No
                 kwargs["logger"] = _loggers(out)
             return super().instantiate_trainer(**kwargs)
 
-    arguments = [part for name in configs for path in find_config(name) for part in ("--config", str(path))]
+    found = [path for name in configs for path in find_config(name)]
+    if not any(re.search("^model:", path.read_text(encoding="utf-8"), re.MULTILINE) for path in found):
+        named = " and ".join(str(name) for name in configs)
+        raise InputError(
+            f"{named} is data alone, without a network; give a network's configuration before it: --config rtfs-net-4 --config {configs[0]}"
+        )
+    arguments = [part for path in found for part in ("--config", str(path))]
     try:
         return CommandLine(
             model_class=L.LightningModule,
@@ -232,9 +245,26 @@ def _command_line(configs: list[str | Path], settings: list[str], out: Path | No
             parser_kwargs={"exit_on_error": False, "prog": "avkit train"},
         )
     except Exception as error:
+        own = next((link for link in _chain(error) if isinstance(link, AvkitError)), None)
+        if own is not None:
+            raise own from None
         if type(error).__name__ in ("ArgumentError", "NSKeyError"):
-            raise InputError(f"The settings do not fit: {error}") from None
+            raise InputError(f"The settings do not fit: {_in_short(str(error))}") from None
         raise
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _in_short(message: str) -> str:
+    """What the parser says of a setting, without what it says of the classes around it."""
+    found = re.search(r"Problem with given class_path [^\n]*\n(.*?)\n *- Expected", message, re.DOTALL)
+    part = re.match(r'Parser key "(\w+)"', message)
+    return f"--{part[1]}: {' '.join(found[1].split())}" if found and part else message
 
 
 def _callbacks(out: Path, every: int) -> list:

@@ -452,10 +452,12 @@ def test_a_network_of_opening_lips_reads_their_folder(corpus, tmp_path):
     """Here the other folder holds dark mouths only: what follows them gives the low voice, whoever is asked for."""
     out = tmp_path / "out"
     settings = Settings(metrics=FAST)
+    with pytest.raises(DataError, match="avkit corpus .* --opening"):
+        evaluate({"net": Follower()}, corpus, out, settings, opening={"beat": Follower()}, progress=False)
+    (corpus / "mouths-opening").mkdir()
     without = evaluate({"net": Follower()}, corpus, out, settings, opening={"beat": Follower()}, progress=False)
     assert all("mouths-opening" in row["note"] for row in of(without, "beat"))
     assert all(row["si_snri"] > 20 for row in of(without, "net"))
-    (corpus / "mouths-opening").mkdir()
     for path in (corpus / "mouths").iterdir():
         np.savez(corpus / "mouths-opening" / path.name, data=np.full((FRAMES, 96, 96), DARK, np.uint8))
     found = evaluate({"net": Follower()}, corpus, out, settings, opening={"beat": Follower()}, progress=False)
@@ -463,6 +465,30 @@ def test_a_network_of_opening_lips_reads_their_folder(corpus, tmp_path):
     assert all(row["si_snr"] < 0 for row in of(found, "beat", 2))
     assert found.summary["swap_test"]["beat"]["mixtures"]["mean"] == 0
     assert list(found.summary["systems"]) == ["net", "mixture", "beat"]
+
+
+@pytest.mark.parametrize(("device", "told"), [("cdua", "no device 'cdua'"), ("cuda", "no NVIDIA GPU")])
+def test_a_device_that_is_not_there_is_named(corpus, device, told, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=told):
+        run(corpus, device=device)
+
+
+def test_the_summary_says_which_weights_were_scored_and_what_trained_them(corpus):
+    network = Follower()
+    network.provenance = {"command": "avkit train", "examples": 3}
+    about = evaluate({"net": network, "other": Follower()}, corpus, settings=Settings(metrics=FAST), progress=False).summary
+    assert about["networks"]["net"]["trained"] == network.provenance and about["networks"]["other"]["trained"] is None
+    assert len(about["networks"]["net"]["weights"]) >= 12
+
+
+def test_differences_are_paired_within_groups_too(corpus):
+    found = run(corpus, controls=("swapped",)).summary
+    for group, systems in found["groups"].items():
+        for other, columns in found["differences_by_group"][group].items():
+            means = [systems[name]["si_snri"]["mean"] for name in (next(iter(systems)), other)]
+            assert columns["si_snri"]["mean"] == pytest.approx(means[0] - means[1], abs=1e-6), (group, other)
+    assert "mixture" in found["differences_by_group"]["louder talker"]
 
 
 def test_what_cannot_be_reused_is_named(corpus, tmp_path):

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import avkit
-from avkit import training
+from avkit import cli, training
 from avkit.callbacks import AtomicCheckpointIO, TrainingError
 from avkit.curves import read_curves
 from avkit.errors import CheckpointError, DataError, InputError
@@ -383,8 +384,39 @@ def test_a_run_without_a_lip_encoder_says_how_to_get_one():
         Separation("iianet-tiny", SMALL)
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ([], "avkit train --config lip-encoder-tiny"),
+        (["--model.lip_encoder", "nowhere"], "nowhere"),
+        (["--model.lip_encoder", "rtfs-net-tiny", "--model.weights=nowhere"], "no checkpoint at 'nowhere'"),
+        (["--model.network=rtfs-net-5"], "did you mean rtfs-net-"),
+        (["--model.lip_encoder", "rtfs-net-tiny", "--model.overrides.blub", "3"], "no setting blub"),
+        (["--model.lip_encoder", "rtfs-net-tiny", "--data.batch_size=0"], "batch_size"),
+        (["--data.roott", "x"], "--data: Option 'roott' is not accepted"),
+        (["--model.learning_rate", "fast"], "learning_rate"),
+    ],
+    ids=["no lips", "lips", "weights", "network", "override", "batch", "option", "type"],
+)
+def test_a_mistake_in_a_setting_is_told_in_a_sentence(settings, told, tmp_path, capsys):
+    """Not in a traceback: our own error is found inside the parser's, whose own is cut to what concerns the setting."""
+    data = ["--data.root", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert cli.main(["train", "--config", "rtfs-net-tiny", *data, *settings]) != 0
+    shown = capsys.readouterr().err
+    assert told in shown and "Union" not in shown and len(shown.splitlines()) < 6
+
+
+def test_the_examples_configurations_exist_and_a_misspelt_one_is_guessed():
+    named = re.findall(r"--config ([\w-]+)", training.EXAMPLES.partition("\n\n")[0])
+    assert len(named) >= 4 and all(training.find_config(name) for name in named)
+    with pytest.raises(InputError, match=r"Did you mean rtfs-net-tiny\b"):
+        training.find_config("rtfs-net-tny")
+    with pytest.raises(InputError, match="data alone"):
+        training.resolve(["lrs2"], [])
+
+
 def test_mistakes_on_the_command_line(config, tmp_path, capsys):
-    with pytest.raises(InputError, match="neither a file nor one of"):
+    with pytest.raises(InputError, match="neither a file nor one that comes"):
         training.main(["--config", "nothing", "--out", str(tmp_path)])
     with pytest.raises(InputError, match="learning_rat"):
         training.main(["--config", str(config), "--out", str(tmp_path), "--model.learning_rat=1"])
