@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +31,8 @@ _EXAMPLE = """examples:
 What follows the options of an ablation goes to `avkit train` (--data.NAME, --model.NAME, --trainer.NAME). How a machine runs it
 (--data.workers N, --model.graphs true on a GPU) leaves the experiment what it is; every other setting makes it another one.
 """
-_RAW = """From raw clips, before that: for each CLIP its sound as one-channel 16 kHz WAVS/ID.wav (ffmpeg -i CLIP -ac 1 -ar 16000
-  WAVS/ID.wav) and its mouth (avkit faces CLIP faces/ID, then faces/ID/mouths/person-1_0.00.npz as MOUTHS/ID.npz); then the
-  published lists of mixtures: avkit prepare {corpus} WAVS lists --mouths MOUTHS --mix tr=LIST cv=LIST tt=LIST"""
+_RAW = """From raw clips and the published lists of mixtures, in place of `avkit prepare {corpus} ROOT lists`:
+    avkit prepare {corpus} CLIPS lists --from-videos --workers 8 --mix tr=LIST cv=LIST tt=LIST"""
 
 
 def main(argv: list[str]) -> int:
@@ -53,8 +53,11 @@ def main(argv: list[str]) -> int:
         print(f"Written to {path}.")
         return 0
     if arguments.list or not arguments.row:
-        found = records.read(arguments.out)
+        folder = records.shipped_or(arguments.out)
+        found = records.read(folder)
         print(as_json(found) if arguments.json else table(found))
+        if not found:
+            print(f"There are no records in {folder}; a clone of the repository brings some.", file=sys.stderr)
         return 0
     if trend:
         chosen = (
@@ -143,12 +146,13 @@ def _reproduce(row: Row, folder: Path, official: Path | None) -> int:
     content = records.record(row, value, note, time.perf_counter() - begin)
     if measured_code is not None:
         content |= {"code": measured_code, "command": f"{content['command']} --official DIR"}
-    records.write(folder, content)
+    path = records.write(folder, content)
     here = f"here {note}" if value is None else f"here {shown(value, row.unit)}{f' ({note})' if note else ''}"
     paper, code = published(row, content)
     print(f"{row.name}: {row.what}\n  paper {paper}, official code {code}, {here}")
     if row.note:
         print(f"  {row.note}")
+    print(f"  record: {path}")
     return 0
 
 
@@ -169,16 +173,27 @@ def missing(row: Row) -> str:
     commands = row.command.splitlines()
     if "LIP_WEIGHTS" in row.command:
         needs.append(
-            "the lip encoder that the networks were trained with (`avkit weights` says where it lies)"
+            f"the lip encoder that the networks were trained with ({_lip_weights(row)}; `avkit weights` says where it lies)"
         )
     return "\n".join([
         head,
         f"  Needed: {'; '.join(needs)}.",
-        "  Then, with ROOT and LIP_WEIGHTS in their places:",
+        f"  Then, with {' and '.join(name for name in _PLACES if name in row.command)} in {_its(row)}:",
         *(f"    {line}" for line in commands),
         *([f"  Note: {row.note}."] if row.note else []),
         f"  {_RAW.format(corpus=row.corpus)}",
     ])  # fmt: skip
+
+
+_PLACES = ("ROOT", "LIP_WEIGHTS", "MIX.wav")
+
+
+def _its(row: Row) -> str:
+    return "their places" if sum(name in row.command for name in _PLACES) > 1 else "its place"
+
+
+def _lip_weights(row: Row) -> str:
+    return "lip-encoder-iianet" if row.name.startswith("iianet") else "lip-encoder-rtfs-net"
 
 
 # ------------------------------------------------------------------------------------------ ablations at a small scale

@@ -13,6 +13,7 @@ _DIGITS = {
     "M": "{:.3f} M", "G MACs": "{:.3f} G", "dB": "{:.1f} dB", "ms": "{:.1f} ms", "%": "{:.1f} %",
     "K parameters": "{:,.1f} K", "G MACs, 2 s": "{:.3g} G", "mixtures": "{:,.0f}",
 }  # fmt: skip
+_UNITS = {"M": " M", "G MACs": " G", "G MACs, 2 s": " G", "K parameters": " K", "ms": " ms", "%": " %"}
 _ABOUT = (
     "Every number of both papers' tables, and what became of it: what the paper prints, what the official code computes "
     "today, what was measured here. Made from the records beside it by `avkit reproduce --page`; `avkit reproduce ROW` "
@@ -26,9 +27,15 @@ def shown(value: float | None, unit: str, without: str = "none") -> str:
 
 
 def published(row: Row, record: dict | None = None) -> tuple[str, str]:
-    """What the paper prints for a row, and what the official code gives (in the record: beside ours), as text."""
+    """What the paper prints for a row, with its digits, and what the official code gives (in the record: beside ours)."""
     code = row.code if row.code is not None else (record or {}).get("code")
-    return shown(row.paper, row.unit, "not printed"), shown(code, row.unit, "not stated")
+    if row.paper is None:
+        paper = {"trend": "not quoted here", "recipe": "not quoted here", "claim": "in words"}.get(row.state, "not printed")
+    elif row.unit in ("dB", "PESQ"):  # tables of scores keep their zeros
+        paper = shown(row.paper, row.unit)
+    else:
+        paper = f"{row.paper:,g}{_UNITS.get(row.unit, '')}"
+    return paper, shown(code, row.unit, "not stated")
 
 
 def measured(row: Row, records: dict[str, dict]) -> str:
@@ -38,6 +45,8 @@ def measured(row: Row, records: dict[str, dict]) -> str:
         if row.state == "trend":
             low, high = found["interval"]
             return f"{found['value']:+.2f} dB [{low:+.2f}, {high:+.2f}]"
+        if row.state == "different":
+            return f"{shown(found['value'], row.unit)} ({100 * (found['value'] / row.paper - 1):+.1f} %)"
         return found["note"] if found["value"] is None else shown(found["value"], row.unit)
     if row.state == "cited":
         return "not rebuilt"
@@ -80,7 +89,9 @@ def page(records: dict[str, dict]) -> str:
 
 
 def _line(row: Row, records: dict[str, dict]) -> str:
-    note = "; ".join(part for part in (row.note, records.get(row.name, {}).get("note", "")) if part)
+    record = records.get(row.name, {})
+    told = "" if record.get("value", 0) is None else record.get("note", "")  # where there is no value the note stands for it
+    note = "; ".join(part for part in (row.note, told) if part)
     return _cells(
         (f"`{row.name}`", row.what, *published(row, records.get(row.name)), measured(row, records), note or "as published")
     )

@@ -16,14 +16,21 @@ import avkit
 from avkit.errors import AvkitError, DataError, InputError
 from avkit.reproduction.rows import Row
 
+SHIPPED = Path(avkit.__file__).parents[1] / "data_samples/results/ledger"  # in a clone of the repository
+
 
 def default_folder() -> Path:
-    """Where records go: data_samples/results/ledger in a clone of the repository, else results/ledger."""
+    """Where records go: data_samples/results/ledger in a clone's top folder, else results/ledger."""
     return (
         Path("data_samples/results/ledger")
         if Path("data_samples/results").is_dir()
         else Path("results/ledger")
     )
+
+
+def shipped_or(folder: Path) -> Path:
+    """A folder of records to read: this one, or the clone's own where there is none of that name."""
+    return folder if folder.is_dir() or not SHIPPED.is_dir() else SHIPPED
 
 
 def record(row: Row, value: float | None, note: str, seconds: float, **more: Any) -> dict:
@@ -73,9 +80,11 @@ def from_evaluation(row: Row, results: Path) -> dict:
     return record(row, found["mean"], note, summary["seconds"], evaluation=evaluation)
 
 
-def write(folder: Path, content: dict) -> None:
-    """Write a record into its file."""
-    write_text(folder / f"{content['row']}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+def write(folder: Path, content: dict) -> Path:
+    """Write a record into its file, and return the file."""
+    path = folder / f"{content['row']}.json"
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return path
 
 
 def read(folder: Path) -> dict[str, dict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from avkit.reproduction.contrasts import contrasts, train_argument
 
 State = Literal["exact", "different", "other hardware", "claim", "trend", "same weights", "recipe", "cited"]
 STATES = {
-    "exact": "recomputed here, and equal as far as the paper prints it",
+    "exact": "recomputed here, and equal as far as the paper prints it (thousands of parameters it cuts off instead of rounding)",
     "different": "recomputed here, and not the paper's; the note says why",
     "other hardware": "a time, measured here on another machine",
     "claim": "a sentence of a README, set against the papers' own tables",
@@ -117,7 +118,8 @@ def find(name: str) -> Row:
     for row in all_rows():
         if row.name == name:
             return row
-    near = [row.name for row in all_rows() if row.name.startswith(name.partition(".")[0])][:6]
+    names = [row.name for row in all_rows()]
+    near = difflib.get_close_matches(name, names, 4) or [other for other in names if other.startswith(name.partition(".")[0])][:6]
     raise InputError(
         f"the ledger has no row {name!r}; {'near it: ' + ', '.join(near) if near else 'avkit reproduce --list shows all'}"
     )
@@ -197,7 +199,8 @@ def _ablation_counts() -> list[Row]:
     ):  # fmt: skip
         rows.append(Row(
             name, f"RTFS-Net-4, {what}: {unit}", paper, unit, "exact" if exact else "different",
-            f"avkit reproduce {name}", note="", how=("ablation_count", (what, unit)),
+            f"avkit reproduce {name}", note="the paper cuts figures off: 739,952 is its 739 K" if paper == 7 else "",
+            how=("ablation_count", (what, unit)),
         ))  # fmt: skip
     return rows
 

@@ -16,6 +16,7 @@ from avkit.reproduction import rows as ledger
 from avkit.reproduction.claims import OUTCOMES
 from avkit.reproduction.command import main, missing
 from avkit.reproduction.page import page, table
+from avkit.reproduction.page import published as published_text
 from avkit.reproduction.rows import COMPUTED, CORPORA, SCORES, STATES, all_rows, find, published
 
 ROWS = all_rows()
@@ -93,7 +94,37 @@ def test_a_time_stands_beside_the_official_code_s(tmp_path, monkeypatch, capsys)
 def test_sizes_of_ablations_are_computed(tmp_path, capsys):
     assert main(["fusion-caf.parameters", "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "fusion-caf.parameters.json").read_text())["value"] == pytest.approx(7.936)
-    assert "paper 7.0 K" in capsys.readouterr().out
+    assert "paper 7 K" in capsys.readouterr().out
+
+
+def test_the_papers_figures_keep_their_digits():
+    shown = {name: published_text(find(name))[0] for name in ("iianet.time", "q-2.macs", "blocks-unshared.parameters", "ctcnet.macs")}
+    assert list(shown.values()) == ["110.11 ms", "21.9 G", "2,183 K", "167.2 G"]
+    assert published_text(find("rtfs-net-12.vox2.pesq"))[0] == "3.00" and published_text(find("q-5.sisnri"))[0] == "11.0 dB"
+    assert published_text(find("iianet-without-intra.sisnri"))[0] == "not quoted here"
+
+
+def test_a_difference_says_by_how_much_and_a_text_stands_once():
+    lines = page(records.read(SHIPPED)).splitlines()
+    (macs,) = (line for line in lines if line.startswith("| `rtfs-net-6.macs`"))
+    assert "30.614 G (+0.4 %)" in macs
+    (claim,) = (line for line in lines if line.startswith("| `claim.rtfs-beats-ctcnet`"))
+    assert claim.count("RTFS-Net-6") == 1
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("iianet.lrs2.sisnr", "iianet.lrs2.sisnri"), ("rtfs4.macs", "rtfs-net-4.macs")])
+def test_a_misspelt_row_is_guessed(wrong, right):
+    with pytest.raises(InputError, match=rf"near it: .*\b{right}\b"):
+        find(wrong)
+
+
+def test_the_list_finds_the_shipped_records_from_anywhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--list"]) == 0
+    assert "30.614 G" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    assert main(["--list", "--out", "empty"]) == 0
+    assert "no records in empty" in capsys.readouterr().err
 
 
 def test_claims_come_to_what_the_tables_say():
