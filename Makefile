@@ -1,6 +1,6 @@
 # make lab        set up .venv, check it, separate a first mixture, open JupyterLab on the first notebook
 # make test       set up .venv, run every test, notebooks included
-# make course     execute every notebook into build/course
+# make course     execute every notebook into build/
 # make book       the course and the API reference as a web site, into build/book
 # make soak       the tests that are too long for every run
 # make clean      remove what was built (delete the folder .venv as well to begin anew)

@@ -26,7 +26,7 @@ from avkit.fast import use as use_form
 from avkit.iianet import IIANet
 from avkit.lips import LipEncoder, LipEncoderConfig
 from avkit.official_names import IIANET, LIP_ENCODER, RTFS_NET, NameTable
-from avkit.registry import create_model
+from avkit.registry import create_model, list_models
 from avkit.rtfs import RTFSNet, sinusoid
 
 BUNDLED = Path(__file__).parent / "bundled"  # checkpoints that travel with the package
@@ -236,10 +236,12 @@ def read_config(name_or_path: str | os.PathLike) -> tuple[Path, dict]:
         folder = folder.parent
     path = folder / "config.json"
     if not path.is_file():
+        untrained = ""
+        if str(name_or_path) in list_models():
+            untrained = f"{name_or_path} is a network that comes without trained weights: train it, or see `avkit weights`; "
         raise CheckpointError(
-            f"no checkpoint at {str(name_or_path)!r}: wanted a folder with config.json and model.safetensors, or one "
-            f"of the bundled names {', '.join(list_bundled()) or '(none)'}; official files are read by "
-            "avkit.checkpoints.load_official"
+            f"no checkpoint at {str(name_or_path)!r}: {untrained}wanted a folder with config.json and model.safetensors, one of "
+            f"the bundled names {', '.join(list_bundled()) or '(none)'}, or an official file of weights"
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

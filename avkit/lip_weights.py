@@ -44,9 +44,17 @@ def load_lip_encoder(name_or_path: str | os.PathLike) -> LipEncoder:
     """A trained lip encoder, frozen.
 
     name_or_path: a folder written by `save_lip_encoder`; a folder or bundled name of a trained network, whose
-        lip encoder is taken; or a file with the official encoder's weights.
+        lip encoder is taken; a file with the official encoder's weights, or its name in `avkit weights` once it was fetched.
     Raises CheckpointError when there is nothing of the kind, or its files do not fit each other.
     """
+    from avkit import weights
+
+    if str(name_or_path) in {row.name for row in weights.OFFICIAL} and not Path(name_or_path).exists():
+        encoder = weights.load(str(name_or_path))
+        encoder = encoder if isinstance(encoder, LipEncoder) else encoder.lips
+        if encoder is None:
+            raise CheckpointError(f"{name_or_path} came without a lip encoder, and none was fetched for it; see `avkit weights`.")
+        return use_fast_form(encoder.freeze())
     if Path(name_or_path).is_file() and Path(name_or_path).suffix not in (".json", ".safetensors"):
         from avkit.checkpoints import load_official
 

@@ -257,6 +257,8 @@ def read_audio(path: str | os.PathLike) -> tuple[Tensor, int]:
     """
     import soundfile
 
+    if not Path(path).is_file():
+        raise DataError(f"there is no file {os.fspath(path)!r}")
     try:
         data, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:

@@ -118,7 +118,8 @@ def _bundled(name: str) -> Weights:
     size = sum(path.stat().st_size for path in folder.iterdir())
     shared = (config["lip_encoder"] or {}).get("of")
     lips = f", with the lip encoder of {shared}" if shared else ""
-    what = f"{config['preset']} trained on synthetic talkers{lips}, in the package: avkit.load_model({name!r})"
+    what = config["preset"] if name != f"{config['preset']}-opening" else f"{config['preset']}'s twin that sees only how wide the mouth opens,"
+    what = f"{what} trained on synthetic talkers{lips}, in the package: avkit.load_model({name!r})"
     return Weights(name, config["preset"], what, "MIT, as avkit", str(folder), size=size)
 
 

@@ -73,6 +73,8 @@ def test_official_recipes(corpus):
 def test_the_papers_recipe_is_a_second_file():
     model = resolved("rtfs-net-6", "rtfs-net-paper", "lrs2")["model"]["init_args"]
     assert (model["network"], model["train_loss"], model["patience"]) == ("rtfs-net-6", "si-snr", 5)
+    model = resolved("iianet-fast", "iianet-paper", "lrs2")["model"]["init_args"]
+    assert (model["network"], model["train_loss"], model["patience"]) == ("iianet-fast", "si-snr", 10)
 
 
 def test_every_configuration_says_what_it_is():

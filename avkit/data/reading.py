@@ -127,7 +127,7 @@ def read_array(path: str | os.PathLike, what: str) -> np.ndarray:
     try:
         content = _data_of(path)
     except FileNotFoundError:
-        raise DataError(f"The {what} {path} do not exist, though a list names them.") from None
+        raise DataError(f"There are no {what} {path}; a list or the command names them.") from None
     except KeyError:
         raise DataError(f"The {what} {path} lack the key 'data'.") from None
     except _DAMAGED as error:

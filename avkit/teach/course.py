@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(action=_run)
     for name, text in (
         ("student", "without solutions"),
-        ("instructor", "with solutions in place, for nbgrader's source folder"),
+        ("instructor", "with solutions in place (nbgrader's source form)"),
     ):
         derive = actions.add_parser(name, help=f"write the notebooks {text} into a folder")
         derive.add_argument("out", type=Path, metavar="OUT")

@@ -5,10 +5,12 @@ import torch
 
 import avkit
 from avkit import weights
-from avkit.checkpoints import to_official
+from avkit.checkpoints import to_official, weights_digest
 from avkit.errors import CheckpointError, InputError
+from avkit.lip_weights import load_lip_encoder
 from avkit.lips import LipEncoder
 from avkit.video import network
+from avkit.weights import find
 
 
 @pytest.fixture
@@ -99,3 +101,13 @@ def test_official_weights_separate_a_video(cache, short, tmp_path):
         assert rate == 16000
         assert np.isfinite(voice).all()
         assert np.abs(voice[2000:30000]).max() > 0
+
+
+def test_a_lip_encoder_is_known_by_the_name_of_its_weights(cache):
+    with pytest.raises(CheckpointError, match="avkit weights get lip-encoder-iianet"):
+        load_lip_encoder("lip-encoder-iianet")
+    fetch(cache, "lip-encoder-iianet")
+    by_name, by_file = load_lip_encoder("lip-encoder-iianet"), load_lip_encoder(cache / find("lip-encoder-iianet").file_name)
+    assert not by_name.training and weights_digest(by_name) == weights_digest(by_file)
+    fetch(cache, "iianet-lrs2")
+    assert weights_digest(load_lip_encoder("iianet-lrs2")) == weights_digest(by_name)
