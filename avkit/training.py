@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avkit._extras import require
-from avkit.errors import AvkitError, InputError
+from avkit.errors import AvkitError, DataError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -383,6 +383,7 @@ def _finish(cli, out: Path, checkpoints, configs: list[str | Path], settings: li
         else f"{device.type}, {torch.get_num_threads()} thread(s)",
         "torch": torch.__version__,
         checkpoints.monitor: checkpoints.best if checkpoints.best_epoch >= 0 else None,
+        "validation": _validation(out),
     }
     _write(out / "run.json", json.dumps(provenance, indent=2) + "\n")
     if checkpoints.best_path.exists():
@@ -394,6 +395,21 @@ def _finish(cli, out: Path, checkpoints, configs: list[str | Path], settings: li
         f"Wrote {out / 'model'} ({checkpoints.monitor} {checkpoints.best:.3f}, epoch {checkpoints.best_epoch}).",
         flush=True,
     )
+
+
+def _validation(out: Path) -> dict[str, list]:
+    """How each validation came out: quantity -> [step, value] pairs, so that one sees whether the curve was flat at the end."""
+    from avkit.curves import read_curves
+
+    try:
+        curves = read_curves(out)
+    except DataError:  # a run of another logger's
+        return {}
+    return {
+        name: [[int(step), round(float(value), 3)] for step, value in zip(*curve, strict=True)]
+        for name, curve in curves.items()
+        if name.startswith("val_")
+    }
 
 
 def data_checksum(root: Path) -> str | None:

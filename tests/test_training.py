@@ -129,6 +129,8 @@ def test_a_run_leaves_what_it_promises(unbroken, corpus):
     assert list((unbroken / "tensorboard").iterdir())
     run = json.loads((unbroken / "run.json").read_text())
     assert run["steps"] == 15 and run["examples"] == 60 and run["seed"] == 0 and run["minutes"] > 0
+    validated = run["validation"]["val_loss"]
+    assert validated[-1][0] >= 14 and min(value for _, value in validated) == pytest.approx(run["val_loss"], abs=1e-3)
     model = avkit.load_model(unbroken / "model")
     assert model.provenance["command"].startswith("avkit train --config small")
     assert model.lips is not None and model(torch.zeros(1, 6400), torch.zeros(1, 512, 10)).shape == (
