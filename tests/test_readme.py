@@ -15,6 +15,7 @@ from avkit.separation import read_audio
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+NUMBERS = ("none", "one", "two", "three", "four", "five", "six")
 
 
 def test_the_library_example_runs_as_printed():
@@ -48,6 +49,15 @@ def test_the_table_of_the_gpus_speed_is_the_records_own():
         assert errors.get("official", 0.0) < 1e-3
         if "bf16" in errors:  # "move by about 1 % and nothing gets faster"
             assert 0.004 < errors["bf16"] < 0.015 and ratios["bf16"]["min/min"] > 1
+
+
+def test_the_small_ablations_are_the_records_own():
+    words = " ".join(README.split()).replace("−", "-")
+    found = sorted((ROOT / "data_samples/results/ledger").glob("trend.*.json"))
+    assert f"{NUMBERS[len(found)]} have been run" in words
+    for record in map(json.loads, (path.read_text() for path in found)):
+        low, high = record["interval"]
+        assert f"{record['value']:+.2f} dB [{low:+.2f}, {high:+.2f}]" in words, record["row"]
 
 
 def test_every_make_target_it_names_exists():
