@@ -81,7 +81,7 @@ def direct_needs(entries: list[Entry]) -> dict[str, tuple[str, ...]]:
 
 # ------------------------------------------------------------------------------------------------------- the picture
 
-_WIDTH, _HEIGHT, _ACROSS, _DOWN, _TOP = 236, 50, 290, 84, 54
+_WIDTH, _HEIGHT, _ACROSS, _DOWN, _TOP = 264, 50, 318, 84, 54
 
 
 def _places(entries: list[Entry]) -> dict[str, tuple[int, int]]:
@@ -199,7 +199,7 @@ def page(entries: list[Entry]) -> str:
 ![{describe(entries)}]({PICTURE})
 
 An arrow leads from a notebook to one that needs it; what is needed through another is not drawn. Begin anywhere whose needs you have
-met: each notebook takes blocks of earlier ones from `avkit`, so nothing has to be run before it.
+met: each notebook takes blocks of earlier ones from `avkit`, so no other has to be run before it.
 
 | | notebook | reading, min | exercises, min | needs |
 |---|---|---:|---:|---|
@@ -210,6 +210,10 @@ The minutes are those that each notebook gives in its first cell. Everything run
 its notebook says so. `avkit course run` executes them all and prints what each took on your machine.
 
 ## Three ways through
+
+In each notebook first choose *Run > Run All Cells*: open exercises do not stop it. The sections listed are those to read; the others must have
+run, because later cells use what they define. The two short paths leave out notebooks that the table calls needed: their blocks come from
+`avkit`, and their ideas can be read afterwards.
 
 **An afternoon**, {hours(_minutes(3))} at the notebooks: what separation is, how it is scored, where the lips come in, and the whole network.
 

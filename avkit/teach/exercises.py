@@ -26,6 +26,7 @@ from avkit.teach.display import Html, note
 STRICT = "AVKIT_STRICT"  # set for marking: an answer that is not right raises, so that its check cell fails
 HIDDEN_SEEDS = (101, 102, 103)  # of the inputs that hidden checks draw; a reader's check draws with seed 0
 RIGHT, UNSOLVED, WRONG = "right", "unsolved", "wrong"
+_NOTHING = "nothing was returned"  # said of a stub
 _LOOK = {RIGHT: ("#009E73", "Right."), UNSOLVED: ("#0072B2", "Still to do."), WRONG: ("#D55E00", "Not yet.")}
 
 Results = Mapping[str, Any]  # "what was computed" -> tensor, array or number
@@ -152,9 +153,9 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
         return Verdict(UNSOLVED, f"Still to do: {exercise.task}. {going_on}")
     try:
         given = _run(exercise, _watched(answer), seed)
-    except NotImplementedError:
-        return Verdict(UNSOLVED, f"Still to do: {exercise.task}. {going_on}")
     except Exception as error:  # noqa: BLE001 (a reader's code may raise anything)
+        if isinstance(error, NotImplementedError) and error.args in ((), (_NOTHING,)):  # PyTorch's have other words
+            return Verdict(UNSOLVED, f"Still to do: {exercise.task}. {going_on}")
         if isinstance(answer, str | list | tuple | dict) and isinstance(error, TypeError | ValueError):
             return Verdict(
                 WRONG, f"Not yet: one number is asked for; got {answer!r}. {going_on}", "no number"
@@ -183,7 +184,7 @@ def _watched(answer: Any) -> Any:
     def watched(*arguments, **named):
         result = answer(*arguments, **named)
         if result is None:
-            raise NotImplementedError("nothing was returned")
+            raise NotImplementedError(_NOTHING)
         return result
 
     return watched

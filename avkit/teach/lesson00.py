@@ -85,8 +85,8 @@ EXERCISES = {
             Mistake(
                 "loudest wins",
                 "a",
-                "you expect the network to know a voice that it prefers, say the louder or the first. It has heard "
-                "neither: nothing but the lips tells it which of the two is wanted.",
+                "you expect the network to prefer a voice, say the louder or the first. It hears both, but in training each was "
+                "wanted as often as the other: nothing but the lips tells it which.",
             ),
             Mistake(
                 "refuses",
@@ -214,12 +214,12 @@ QUIZZES = {
     "needed": [
         multiple_choice(
             "A complex number has length 2 and angle 30°. It is multiplied by i. What comes out?",
-            ("length 2, angle 120°", True, "i has length 1 and angle 90°: lengths multiply, angles add."),
             (
                 "length 2, angle 30°",
                 False,
                 "multiplying by i turns by 90°; only multiplying by 1 changes nothing.",
             ),
+            ("length 2, angle 120°", True, "i has length 1 and angle 90°: lengths multiply, angles add."),
             ("length −2, angle 30°", False, "a length is never negative. You may be thinking of i² = −1."),
         ),
         multiple_choice(
@@ -230,9 +230,9 @@ QUIZZES = {
         ),
         multiple_choice(
             "Two stacked convolutions with kernels of 3 and stride 1: how many input samples does an output see?",
-            ("5", True, "Each layer adds kernel − 1 = 2 to what is seen, starting from 1."),
-            ("6", False, "the two fields overlap: sizes do not add up, sizes less one do."),
             ("9", False, "that would be a product; fields grow by addition while the stride is 1."),
+            ("6", False, "the two fields overlap: sizes do not add up, sizes less one do."),
+            ("5", True, "Each layer adds kernel − 1 = 2 to what is seen, starting from 1."),
         ),
         multiple_choice(
             "Why can a recurrent network not compute all time steps at once?",
@@ -250,12 +250,12 @@ QUIZZES = {
         ),
         multiple_choice(
             "Attention over a sequence twice as long: how many products of queries and keys are there?",
-            ("four times as many", True, "Every query meets every key, so the count is the length squared."),
             (
                 "twice as many",
                 False,
                 "that is how a convolution grows; here every element meets every other.",
             ),
+            ("four times as many", True, "Every query meets every key, so the count is the length squared."),
             ("as many as before", False, "the count depends on the length, not on the width alone."),
         ),
     ],
@@ -264,7 +264,7 @@ QUIZZES = {
 
 # Explorer -------------------------------------------------------------------------------------------------------
 
-WHOSE = ("the first talker's", "the second talker's", "a mouth that stands still", "a stranger's")
+WHOSE = ("the first talker's lips", "the second talker's lips", "lips that stand still", "a stranger's lips")
 
 
 @functools.cache
@@ -294,9 +294,9 @@ def render_whose(whose: str, mixture: int) -> Html:
     axes.invert_yaxis()
     axes.set(xlabel="SI-SNR of the output against … (dB)", xlim=(-30, 20))
     axes.axvline(0, color="black", lw=0.8)
-    alt = f"With {whose} lips: SI-SNR {closeness[0]:.0f} dB against the first voice, {closeness[1]:.0f} dB against the second."
+    alt = f"With {whose}: SI-SNR {closeness[0]:.0f} dB against the first voice, {closeness[1]:.0f} dB against the second."
     heard = listen(
-        {f"mixture {mixture}": sample.mixture, f"output, given {whose} lips": (voice, lips.numpy())}
+        {f"mixture {mixture}": sample.mixture, f"output, given {whose}": (voice, lips.numpy())}
     )
     return heard + plots.picture(fig, alt)
 
@@ -313,12 +313,12 @@ EXPLORERS = {
 COURSE = (
     (
         "sound and sight",
-        plots.SKY,
+        plots.BLUE,
         ("00 listen first", "01 sound to\nspectrogram", "02 mixtures,\nmasks, scores", "03 watching lips"),
     ),
     (
         "RTFS-Net, block by block",
-        plots.BLUE,
+        plots.ORANGE,
         (
             "04 compress\nand scan",
             "05 attend\nand restore",
@@ -330,7 +330,7 @@ COURSE = (
     ("IIANet", plots.GREEN, ("09 intra-\nattention", "10 inter-\nattention")),
     (
         "at work",
-        plots.ORANGE,
+        plots.PURPLE,
         ("11 training", "12 evaluation", "13 your own\nvideo", "14 reproducing\nthe papers"),
     ),
 )
@@ -370,8 +370,6 @@ def draw_map(here: str = "00") -> Html:
         axes.text(-0.75, -row + 0.42, title, fontsize=9, weight="bold", va="bottom")
         for column, name in enumerate(names):
             _box(axes, column * 1.3, -row, name, colour, 1.12, bold=name.startswith(here))
-            if column:
-                _arrow(axes, (column * 1.3 - 0.72, -row), (column * 1.3 - 0.58, -row))
     axes.set(xlim=(-0.8, 5.9), ylim=(-3.5, 0.75))
     axes.axis("off")
     return plots.picture(
@@ -382,32 +380,34 @@ def draw_map(here: str = "00") -> Html:
 
 
 def draw_network() -> Html:
-    """The way from a mixture and lips to one voice, in seven boxes."""
-    fig, axes = plots.figure(8.5, 2.9)
+    """The way from a mixture and lips to one voice, box by box."""
+    fig, axes = plots.figure(9.8, 2.9)
     path = (
         "mixture",
         "STFT\n(01)",
-        "compress, scan,\nattend (04, 05)",
+        "compress,\nscan, attend\n(04, 05)",
         "fuse\n(06)",
-        "refine, R − 1\ntimes (08)",
-        "S³\n(07)",
+        "refine, again\nand again\n(08)",
+        "S³ mask\n(07)",
+        "back to sound\n(01)",
         "one voice",
     )
     for index, text in enumerate(path):
-        _box(axes, index * 1.35, 0, text, plots.BLUE if 0 < index < 6 else plots.ORANGE, 1.1)
+        _box(axes, index * 1.35, 0, text, plots.BLUE if 0 < index < 7 else plots.ORANGE, 1.1)
         if index:
             _arrow(axes, (index * 1.35 - 0.77, 0), (index * 1.35 - 0.58, 0))
-    for index, text in enumerate(("lips", "lip encoder\n(03)", "compress,\nattend")):
+    for index, text in enumerate(("lips", "lip encoder\n(03)", "compress,\nattend\n(08)")):
         _box(axes, index * 1.35, -1.2, text, plots.ORANGE if index == 0 else plots.GREEN, 1.1)
         if index:
             _arrow(axes, (index * 1.35 - 0.77, -1.2), (index * 1.35 - 0.58, -1.2))
     _arrow(axes, (2 * 1.35 + 0.58, -1.05), (3 * 1.35 - 0.2, -0.36))
-    axes.set(xlim=(-0.7, 8.8), ylim=(-1.7, 0.5))
+    axes.set(xlim=(-0.7, 10.15), ylim=(-1.7, 0.5))
     axes.axis("off")
     return plots.picture(
         fig,
-        "Dataflow of RTFS-Net: the mixture passes the STFT and blocks that compress, scan and attend; lips pass their "
-        "encoder and join at the fusion; refinement and the S3 mask lead to one voice.",
+        "Dataflow of RTFS-Net: the mixture passes the STFT and blocks that compress, scan and attend; lips pass their encoder "
+        "and a block that compresses and attends, and join at the fusion; from there the way goes on through repeated "
+        "refinement, the S³ mask and the way back to sound to one voice.",
     )
 
 

@@ -288,12 +288,14 @@ EXERCISES = {
 # Explorers ------------------------------------------------------------------------------------------------------
 
 
-def dips(n_fft: int, tone_gap_hz: float = 60.0, click_gap_s: float = 0.010) -> tuple[float, float]:
+def dips(
+    n_fft: int, tone_gap_hz: float = 60.0, click_gap_s: float = 0.010, hop: int | None = None
+) -> tuple[float, float]:
     """How far, in dB, the power falls between the two tones and between the two clicks, through one window.
 
-    About 3 dB are needed to see two of something. Measured with frames so dense that the hop plays no part.
+    About 3 dB are needed to see two of something. Without `hop` measured with frames so dense that it plays no part.
     """
-    hop = max(1, n_fft // 32)
+    hop = hop or max(1, n_fft // 32)
     levels = plots.spectrogram_db(tones_and_clicks(tone_gap_hz, click_gap_s), n_fft, hop)
     time, hertz = np.arange(len(levels)) * hop / SAMPLE_RATE, np.arange(levels.shape[1]) * SAMPLE_RATE / n_fft
     tones = _mean_db(levels[(time > 0.05) & (time < 0.15)], axis=0)
@@ -307,23 +309,49 @@ def _mean_db(levels: np.ndarray, axis: int) -> np.ndarray:
     return 10 * np.log10((10 ** (levels / 10)).mean(axis=axis))
 
 
+_HOPS = {"none": 1, "half": 2, "three quarters": 4, "seven eighths": 8}  # overlap -> hops per window
+_PANELS = (("the tones", (0.6, 1.4), (0.05, 0.15)), ("the clicks", (2.5, 6), (0.2, 0.3)))  # kHz and seconds shown
+
+
 def render_resolution(n_fft: int, overlap: str) -> Html:
     """Two tones 60 Hz apart and two clicks 10 ms apart, seen through one window."""
-    hop = max(1, round(n_fft * {"none": 1, "half": 0.5, "three quarters": 0.25}[overlap]))
+    hop = n_fft // _HOPS[overlap]
     levels = plots.spectrogram_db(tones_and_clicks(), n_fft, hop)
-    fig, axes = plots.figure(8, 3.2)
+    fig, axes = plots.figure(8, 3.4, 1, 2)
     top = float(levels.max())
-    image = plots.draw_spectrogram(axes, levels, (top - 60, top), hop=hop)
+    for axis, (title, kilohertz, seconds) in zip(axes, _PANELS, strict=True):
+        image = plots.draw_spectrogram(axis, levels, (top - 60, top), title, hop)
+        axis.set(ylim=kilohertz, xlim=seconds)
     milliseconds, width = 1000 * n_fft / SAMPLE_RATE, SAMPLE_RATE / n_fft
-    title = f"window {n_fft} = {milliseconds:g} ms, bins {width:.4g} Hz apart, hop {1000 * hop / SAMPLE_RATE:g} ms"
-    axes.set(title=title, ylim=(0.6, 1.4), xlim=(0.2, 0.3))
-    fig.colorbar(image, ax=axes, label="power (dB)")
-    tone_dip, click_dip = dips(n_fft)
-    tones = "two level lines, the tones," if tone_dip > 3 else "one broad level line for both tones"
-    clicks = (
-        "two upright strokes, the clicks" if click_dip > 3 else "one broad upright stroke for both clicks"
+    fig.suptitle(
+        f"window {n_fft} = {milliseconds:g} ms, bins {width:.4g} Hz apart, hop {1000 * hop / SAMPLE_RATE:g} ms",
+        fontsize=11,
     )
-    return plots.picture(fig, f"Spectrogram, window of {milliseconds:g} ms: {tones} and {clicks}.")
+    fig.colorbar(image, ax=axes.tolist(), label="power (dB)")
+    left, right = _seen(levels, n_fft, hop)
+    return plots.picture(fig, f"Spectrogram, window of {milliseconds:g} ms, in two parts. Left {left}; right {right}.")
+
+
+def _seen(levels: np.ndarray, n_fft: int, hop: int) -> tuple[str, str]:
+    """What the two panels show, in words: how many lines, and whether they throb; how many strokes, if any."""
+    tone_dip, click_dip = dips(n_fft, hop=hop)
+    time, hertz = np.arange(len(levels)) * hop / SAMPLE_RATE, np.arange(levels.shape[1]) * SAMPLE_RATE / n_fft
+    at_tones, at_clicks = (  # the mean power of what each panel shows, frame by frame
+        _mean_db(
+            levels[(time >= start) & (time <= end)][:, (hertz >= 1000 * low) & (hertz <= 1000 * high)], axis=1
+        )
+        for _, (low, high), (start, end) in _PANELS
+    )
+    tones, clicks = "one broad band for both tones", "one upright block for both clicks"
+    if tone_dip > 3:
+        tones = "two level lines, the tones"
+    elif np.ptp(at_tones) > 6:
+        tones += ", which throbs"
+    if at_clicks.max() < levels.max() - 60:
+        clicks = "no stroke at all: the clicks are lost between frames"
+    elif click_dip > 3:
+        clicks = "two upright strokes, the clicks" + (", close together" if click_dip < 20 else "")
+    return tones, clicks
 
 
 def window_named(name: str, n_fft: int) -> Tensor:
@@ -363,7 +391,7 @@ EXPLORERS = {
         render_resolution,
         (
             Control("n_fft", (32, 64, 128, 256, 512, 1024, 2048), 256, "window (samples)"),
-            Control("overlap", ("none", "half", "three quarters"), "three quarters"),
+            Control("overlap", tuple(_HOPS), "seven eighths"),
         ),
     ),
     "window_sum": Explorer(

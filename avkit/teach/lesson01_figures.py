@@ -88,21 +88,50 @@ def draw_clear_shares(lengths: list[int], shares: list[float], chosen: int) -> H
     )
 
 
-def draw_windows(sound: Tensor, lengths: list[int]) -> Html:
-    """One sound through windows of several lengths, each on the scale of its own loudest point."""
+def draw_windows(
+    sound: Tensor,
+    lengths: list[int],
+    overlap: int = 4,
+    seconds: tuple[float, float] | None = None,
+    kilohertz: tuple[float, float] = (0, 8),
+    alt: str = "",
+) -> Html:
+    """One sound through windows of several lengths, each on the scale of its own loudest point.
+
+    Args:
+        overlap: hops per window.
+        seconds: the stretch of time to show; all of it if not given.
+        kilohertz: the range of frequencies to show.
+        alt: what a reader should see, if more is shown than strokes and lines.
+    """
     fig, axes = plots.figure(4 * len(lengths), 2.8, 1, len(lengths), squeeze=False, sharey=True)
     for axis, length in zip(axes[0], lengths, strict=True):
-        levels = plots.spectrogram_db(sound, length, length // 4)
+        hop = length // overlap
+        levels = plots.spectrogram_db(sound, length, hop)
         levels -= levels.max()
         image = plots.draw_spectrogram(
-            axis, levels, (-60, 0), f"window {1000 * length / SAMPLE_RATE:g} ms", length // 4
+            axis, levels, (-60, 0), f"window {1000 * length / SAMPLE_RATE:g} ms", hop
         )
+        axis.set(xlim=seconds, ylim=kilohertz)
         axis.label_outer()
     fig.colorbar(image, ax=axes[0].tolist(), label="below loudest (dB)")
     names = " and ".join(f"{1000 * length / SAMPLE_RATE:g} ms" for length in lengths)
     return plots.picture(
         fig,
-        f"The same sound through windows of {names}: short ones show vertical strokes, long ones horizontal lines.",
+        alt or f"The same sound through windows of {names}: short ones show vertical strokes, long ones horizontal lines.",
+    )
+
+
+def draw_pulses(voice: Tensor) -> Html:
+    """A tenth of a second of the o in "shop", through a short and a long window."""
+    return draw_windows(
+        voice,
+        [64, 1024],
+        overlap=16,
+        seconds=(1.86, 1.96),
+        kilohertz=(0, 4),
+        alt="A tenth of a second of one vowel: upright strokes, one for each pulse of the voice, with 4 ms; level lines, its "
+        "harmonics, with 64 ms.",
     )
 
 

@@ -176,6 +176,11 @@ EXERCISES = {
                 "you multiply S by X, which adds their angles. The conjugate of X makes it the angle *between* them.",
             ),
             Mistake(
+                "real part forgotten",
+                lambda s, x: (s * x.conj() / _power(x)).clamp(0, 1),
+                "you cut a complex number to 0 … 1, which has no meaning: take its `.real` first.",
+            ),
+            Mistake(
                 "real parts only",
                 lambda s, x: (s.real * x.real / _power(x)).clamp(0, 1),
                 "you multiply the real parts alone. The real part of a product takes both: multiply S by the conjugate of X as "
@@ -404,11 +409,6 @@ BEFORE = [
         "A machine knows the best factor between 0 and 1 for every point of the mixture's spectrogram and keeps the "
         "mixture's angles. What comes out?",
         (
-            "a better voice, but not the voice itself",
-            True,
-            "lengths can be put right, angles stay those of the mixture, and where voices cancel no factor up to 1 is enough.",
-        ),
-        (
             "the voice itself, exactly",
             False,
             "only if the mixture's angles were the voice's, and they are not.",
@@ -417,6 +417,11 @@ BEFORE = [
             "nothing useful",
             False,
             "most points belong to one voice; choosing well among them goes a long way.",
+        ),
+        (
+            "a better voice, but not the voice itself",
+            True,
+            "lengths can be put right, angles stay those of the mixture, and where voices cancel no factor up to 1 is enough.",
         ),
     ),
     multiple_choice(
@@ -433,14 +438,14 @@ BEFORE = [
         "A network without lips has two outputs. In the training data it is chance who is called talker 1. Output 1 "
         "is always compared with talker 1. What does it learn to return?",
         (
-            "the mixture, twice",
-            True,
-            "half of the time either voice is the one wanted, and the safest bet between two voices is some of both.",
-        ),
-        (
             "one talker on each output",
             False,
             "it would be punished for that in half of the cases: nothing tells which is 1.",
+        ),
+        (
+            "the mixture, twice",
+            True,
+            "half of the time either voice is the one wanted, and the safest bet between two voices is some of both.",
         ),
         (
             "the louder talker first",
@@ -450,8 +455,8 @@ BEFORE = [
     ),
     multiple_choice(
         "In the synthetic corpus faces are drawn independently of voices. What in a mouth tells which voice it belongs to?",
-        ("how it moves", True, "opening and closing go with the sound, moment by moment; nothing else does."),
         ("how it looks", False, "looks and voices were drawn apart: one still picture tells nothing here."),
+        ("how it moves", True, "opening and closing go with the sound, moment by moment; nothing else does."),
         ("both", False, "in life looks may tell age or sex; in this corpus only motion goes with the voice."),
     ),
     multiple_choice(
@@ -485,7 +490,9 @@ we believe?" for the whole session.
 **Questions to ask**
 
 - Which of your own pictures or models was judged by a score that misses what you care about?
-- The training without permutation invariance is *stuck at exactly zero*: why there, and not at some other value?
+- The training without permutation invariance is *stuck at zero*: why there, and not at some other value? (In any blend of the
+  two voices, what is target for one is error for the other: what the SI-SNR gains against one voice it loses against the other, and
+  the two average about 0 dB. Anything else in the output only adds error, and an even blend bears that best.)
 - With lips, why does nobody need permutation invariance? (And why does the papers' code have it? With one target it is idle.)
 
 **If time is short**: leave out the window curve and the before/after figure, and give exercise 2 as homework.

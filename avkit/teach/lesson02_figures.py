@@ -237,7 +237,7 @@ def draw_learning(losses: Mapping[str, Sequence[float]]) -> Html:
     axes.axhline(0, color="black", lw=0.6)
     axes.set(xlabel="training step", ylabel="loss: negative SI-SNR (dB)")
     axes.legend()
-    last = ", ".join(f"{name} {values[-1]:.0f} dB" for name, values in losses.items())
+    last = ", ".join(f"{name} {values[-1]:z.0f} dB" for name, values in losses.items())
     return plots.picture(
         fig, f"Two curves of loss against training steps, starting together; at the end: {last}."
     )
@@ -269,7 +269,7 @@ def draw_levels(
     right.plot(levels, before, "o-", color="gray", label="mixture")
     right.plot(levels, after, "s-", color=plots.BLUE, label="masked")
     index = list(levels).index(chosen)
-    low, high = float(before[index]), float(after[index])
+    low, high = (round(float(scores[index]), 1) for scores in (before, after))  # rounded first: the gain fits the two
     right.annotate(
         "",
         xy=(chosen, high),
@@ -289,6 +289,6 @@ def draw_levels(
     right.legend(loc="lower right")
     return plots.picture(
         fig,
-        f"{title}, first voice {chosen:+d} dB against the second: SI-SNR {low:.1f} dB in the mixture, {high:.1f} dB masked, "
+        f"{title}, first voice {chosen:+d} dB against the second: SI-SNR {low:z.1f} dB in the mixture, {high:z.1f} dB masked, "
         f"a gain of {high - low:.1f} dB.",
     )

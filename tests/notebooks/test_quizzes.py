@@ -36,6 +36,13 @@ def test_each_part_begins_and_ends_with_five_questions(part, repository):
         assert any(place > 0.8 for place, _ in found[last]), "no questions at the end of the last notebook"
 
 
+def test_right_answers_stand_at_several_places(path):
+    """Who always picks the same letter learns nothing, and should not score five of five."""
+    for _, questions in _shown(path):
+        places = {next(i for i, answer in enumerate(q["answers"]) if answer["correct"]) for q in questions}
+        assert len(questions) < 4 or len(places) > 1, [q["question"] for q in questions]
+
+
 def test_the_parts_are_the_whole_course(repository):
     numbers = [number for part in quizzes.PARTS.values() for number in part]
     assert numbers == [f"{number:02d}" for number in range(15)]

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import nbformat
 import pytest
+from matplotlib.textpath import TextPath
 
 from avkit.errors import DataError
 from avkit.teach import course_map, notebooks, workshop
@@ -68,6 +69,19 @@ def test_the_picture_shows_each_notebook_and_each_arrow(repository):
     assert len(drawn.find(f"{space}desc").text) > 100
     widths = {float(box.get("width")) for box in drawn.iter(f"{space}rect")}
     assert max(widths) == float(drawn.get("width"))
+
+
+def test_each_line_of_a_box_ends_inside_it(repository):
+    """Measured in DejaVu Sans, which is wider than most."""
+    drawn = ElementTree.fromstring(course_map.picture(course_map.read_course(repository / "notebooks")))
+    space = "{http://www.w3.org/2000/svg}"
+    for link in drawn.iter(f"{space}a"):
+        box = link.find(f"{space}rect")
+        right = float(box.get("x")) + float(box.get("width"))
+        for line in link.iter(f"{space}text"):
+            words, size = "".join(line.itertext()), float(line.get("font-size"))
+            end = float(line.get("x")) + TextPath((0, 0), words, size=size).get_extents().x1
+            assert end < right, words
 
 
 def test_the_page_adds_up(repository):

@@ -54,6 +54,11 @@ def test_stub_that_raises_not_implemented():
     assert judge(EXERCISE, answer).status == UNSOLVED
 
 
+def test_what_pytorch_does_not_implement_is_wrong_and_not_a_stub():
+    verdict = judge(EXERCISE, lambda x: torch.complex(x, x).clamp(0, 1))
+    assert verdict.status == WRONG and "NotImplementedError: clamp is not supported for complex types" in verdict.text
+
+
 def test_known_mistake_is_named():
     verdict = judge(EXERCISE, lambda x: x**2)
     assert (verdict.status, verdict.mistake) == (WRONG, "squared") and "this squares" in verdict.text
