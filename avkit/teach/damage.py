@@ -64,6 +64,12 @@ def gapped(sound: Tensor, share: float) -> Tensor:
     return torch.cat([sound[:start], torch.zeros_like(sound[start : ends[start]]), sound[ends[start] :]])
 
 
+def silenced(sound: Tensor, start: float, stop: float, sample_rate: int = SAMPLE_RATE) -> Tensor:
+    """The sound with silence from `start` to `stop`, in seconds."""
+    first, last = round(start * sample_rate), round(stop * sample_rate)
+    return torch.cat([sound[:first], torch.zeros_like(sound[first:last]), sound[last:]])
+
+
 def spoil_until(damage: Damage, reference: Tensor, db: float, mild: float, severe: float) -> float:
     """The amount at which the damaged sound has an SI-SNR of `db` decibels against `reference`, by bisection.
 

@@ -99,7 +99,7 @@ def draw_filter(reference: Tensor, estimate: Tensor, shaped: Tensor, sample_rate
     axes.plot(time, estimate, color=plots.BLUE, lw=1.6, label="estimate")
     axes.plot(time, shaped, color=plots.RED, lw=1, ls="--", label="reference, filtered to fit")
     axes.set(xlabel="time (ms)", ylabel="amplitude")
-    axes.legend(fontsize=8, loc="upper right")
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3, frameon=False)
     return plots.picture(fig, alt)
 
 
@@ -129,16 +129,17 @@ def draw_loudness(reference: Tensor, others: Mapping[str, Tensor], scores: Mappi
     count = 1 + len(others)
     fig, axes = plots.figure(3.6 * count, 2.8, 1, count, sharey=True)
     image = axes[0].imshow(reference.T, origin="lower", aspect="auto", cmap=plots.COLOUR_MAP)
-    axes[0].set(title="clean voice: loudness", xlabel="frame", ylabel="band (Bark)")
+    axes[0].set(title="clean voice: loudness", xlabel="frame", ylabel="band (half a Bark each)")
     fig.colorbar(image, ax=axes[0])
     limit = max(float((other - reference).abs().quantile(0.99)) for other in others.values())
     for axis, (name, other) in zip(axes[1:], others.items(), strict=True):
         image = axis.imshow((other - reference).T, origin="lower", aspect="auto", cmap="PuOr_r", vmin=-limit, vmax=limit)
         pesq = f", PESQ {scores[name]:.2f}" if name in scores else ""
         axis.set(title=f"{name}{pesq}", xlabel="frame")
+        axis.locator_params(axis="x", nbins=4)
     fig.colorbar(image, ax=axes[-1], label="too much (+), too little (−)")
     words = "; ".join(f"{name} differs by {float((other - reference).abs().mean()):.2f} on average" for name, other in others.items())
-    return plots.picture(fig, f"Loudness by frame and Bark band, and what spoilt sounds have more or less of: {words}.", dpi=66)
+    return plots.picture(fig, f"Loudness by frame and band of half a Bark, and what spoilt sounds have more or less of: {words}.", dpi=66)
 
 
 def draw_fools(rated: Mapping[str, Mapping[str, tuple[str, Mapping[str, float]]]], ranges: Mapping[str, tuple[float, float]]) -> Html:

@@ -21,7 +21,7 @@ from avkit.intervals import RESAMPLES, Interval, Resampler
 from avkit.scoring import control_name
 from avkit.separation import separate
 from avkit.summary import mixture_means, talkers_of
-from avkit.teach.samples import Sample, count_samples, load_sample
+from avkit.teach.samples import Sample, count_samples, find_data, load_sample
 
 TWIN = "rtfs-net-tiny-audio-only"  # as large as rtfs-net-tiny, trained on as many examples, without lips
 FIRST = "rtfs-net-tiny"
@@ -143,6 +143,24 @@ def as_if_mixtures(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
     return values[draw.integers(0, len(values), (resamples, len(values)))].mean(axis=1)
 
 
+def width_if_shuffled(records: Records, system: str, shuffles: int, seed: int = 0) -> float:
+    """How many times as wide the interval from resampled talkers is as that from resampled mixtures, on average over shuffles of the
+    values over the mixtures: what the first overestimates where who speaks says nothing."""
+    resampler, means, draw = Resampler(records.talkers()), records.means(system), np.random.default_rng(seed)
+    ratios = []
+    for _ in range(shuffles):
+        values = draw.permutation(list(means.values()))
+        wide = resampler.interval(dict(zip(means, values, strict=True)))
+        ratios.append((wide.high - wide.low) / np.ptp(np.quantile(as_if_mixtures(values), (0.025, 0.975))))
+    return float(np.mean(ratios))
+
+
+def on_more_talkers(first: str, second: str, column: str = "si_snri") -> Interval:
+    """The mean of first − second with its interval, by the record of the frozen test set."""
+    path = find_data("results") / f"{first}-on-frozen" / "summary.json"
+    return Interval(**json.loads(path.read_text(encoding="utf-8"))["differences"][second][column])
+
+
 def compare(records: Records, first: str, second: str, column: str = "si_snri") -> Interval:
     """The mean of first − second over the mixtures, with its interval from resampled talkers."""
     return Resampler(records.talkers()).paired(records.means(first, column), records.means(second, column))
@@ -221,6 +239,12 @@ def factors(records: Records, data: str, system: str) -> dict[str, np.ndarray]:
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's: the correlation of ranks, equal values sharing the mean of theirs."""
     return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
+
+
+def partial_rank_correlation(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> float:
+    """The rank correlation of x and y among those with equal `given`, as far as a straight line through the ranks tells."""
+    xy, xz, yz = (rank_correlation(*pair) for pair in ((x, y), (x, given), (y, given)))
+    return (xy - xz * yz) / float(np.sqrt((1 - xz**2) * (1 - yz**2)))
 
 
 def _ranks(x: np.ndarray) -> np.ndarray:

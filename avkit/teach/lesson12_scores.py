@@ -150,6 +150,7 @@ def tilted(sound: Tensor, db_per_octave: float) -> Tensor:
     return (made / made.square().mean().sqrt() * sound.double().square().mean().sqrt()).to(sound.dtype)
 
 
+WAS = 1.1306, 1.3518  # seconds of "was" in the voice of notebook 12, by the corpus's labels
 FINE, SPOILT = "fine", "spoilt"  # what an ear would say
 
 # Score -> name of a sound -> (what an ear says of it, how it is made from a voice and another one).
@@ -167,7 +168,7 @@ FOOLS: dict[str, dict[str, tuple[str, Maker]]] = {
     },
     "PESQ": {
         "a little hiss": (FINE, lambda v, o: damage.hiss(v, 25)),
-        "a word is missing": (SPOILT, lambda v, o: damage.gapped(v, 0.02)),
+        "a word is missing": (SPOILT, lambda v, o: damage.silenced(v, *WAS)),
         "no bass, like a tin can": (SPOILT, lambda v, o: tilted(v, 6.0)),
     },
     "STOI": {

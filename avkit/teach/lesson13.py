@@ -363,7 +363,7 @@ def render_rest(threshold: float, around: int) -> Html:
         thin = activity.lip_motion(crops)
         thick = lab.activity_of(thin, around)
         motion[f"person {number}"], silent[f"person {number}"] = (thin, thick), thick < threshold
-    return figures.draw_rest(motion, silent, threshold)
+    return figures.draw_rest(motion, silent, threshold, around)
 
 
 EXPLORERS = {

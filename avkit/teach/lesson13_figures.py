@@ -126,25 +126,25 @@ def draw_crops(rows: Mapping[str, np.ndarray], numbers: Sequence[int]) -> Html:
 
 
 def draw_rest(
-    motion: Mapping[str, tuple[np.ndarray, np.ndarray]], silent: Mapping[str, np.ndarray], threshold: float
+    motion: Mapping[str, tuple[np.ndarray, np.ndarray]], silent: Mapping[str, np.ndarray], threshold: float, around: int
 ) -> Html:
-    """How lips move (thin), the same over a second around (thick), the threshold, and what is taken for rest (shaded).
+    """How lips move (thin), the same over some frames around (thick), the threshold, and what is taken for rest (shaded).
 
-    motion: name -> (motion (F,), activity (F,)); silent: name -> (F,) bool.
+    motion: name -> (motion (F,), activity (F,)); silent: name -> (F,) bool; around: frames on either side.
     """
     fig, axes = plots.figure(8, 1.9 * len(motion), len(motion), 1, squeeze=False, sharex=True, sharey=True)
     said = []
     for axis, (name, (thin, thick)) in zip(axes[:, 0], motion.items(), strict=True):
         times = np.arange(len(thin)) / FRAME_RATE
-        axis.plot(times, thin, color=plots.SKY, lw=0.8, label="from frame to frame")
-        axis.plot(times, thick, color=plots.BLUE, lw=2.5, label="within a second around")
+        axis.plot(times, thin, color=plots.SKY, lw=0.8, label="against 3 frames earlier")
+        axis.plot(times, thick, color=plots.BLUE, lw=2.5, label=f"within {around} frames around")
         axis.axhline(threshold, color=plots.RED, ls="--", lw=1.2, label="threshold")
         axis.fill_between(times, 0, 1, where=silent[name], color=plots.ORANGE, alpha=0.35, transform=axis.get_xaxis_transform())
         axis.set(title=name, ylabel="motion")
         said.append(f"{name} at rest for {silent[name].sum() / FRAME_RATE:.1f} s")
     axes[0, 0].legend(fontsize=8, loc="upper right")
     axes[-1, 0].set_xlabel("time (s)")
-    return plots.picture(fig, f"Motion of lips over time with a threshold of {threshold:g}; shaded where they rest: {', '.join(said)}.")
+    return plots.picture(fig, f"Motion of lips over time, {around} frames on either side, with a threshold of {threshold:g}; shaded where they rest: {', '.join(said)}.")
 
 
 def draw_carried(systems: Mapping[str, tuple[float, float, float]], title: str) -> Html:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy import stats
 
 from avkit.reproduction.trends import paired_interval
 from avkit.teach import lesson14_figures as figures
@@ -102,8 +103,9 @@ def _probe_interval(answer, draw: torch.Generator) -> dict[str, torch.Tensor]:
 
 
 def steps_per_epoch(mixtures: int, batch: int, devices: int, accumulate: int) -> int:
-    """Optimiser steps of an epoch: two items a mixture, whole batches on every device, gradients of some added up."""
-    return 2 * mixtures // (batch * devices) // accumulate
+    """Optimiser steps of an epoch: two items a mixture, whole batches on every device, gradients of some added up; what is left of the
+    batches makes a last step."""
+    return -(-(2 * mixtures // (batch * devices)) // accumulate)
 
 
 def _probe_steps(answer, draw: torch.Generator) -> dict[str, float]:
@@ -111,6 +113,7 @@ def _probe_steps(answer, draw: torch.Generator) -> dict[str, float]:
         "LRS2-2Mix on 8 GPUs, batches of 4": float(answer(20000, 4, 8, 1)),
         "LRS2-2Mix on 2 GPUs, batches of 4, four added up": float(answer(20000, 4, 2, 4)),
         "LRS3-2Mix on 8 GPUs, batches of 3": float(answer(50000, 3, 8, 1)),
+        "LRS2-2Mix on 8 GPUs, batches of 3, four added up": float(answer(20000, 3, 8, 4)),
     }
 
 
@@ -308,12 +311,12 @@ EXERCISES = {
         mistakes=(
             Mistake(
                 "one item a mixture",
-                lambda m, b, d, a: m // (b * d) // a,
+                lambda m, b, d, a: math.ceil(m // (b * d) / a),
                 "each mixture is two items: either talker is the target once.",
             ),
             Mistake(
                 "devices forgotten",
-                lambda m, b, d, a: 2 * m // b // a,
+                lambda m, b, d, a: math.ceil(2 * m // b / a),
                 "every device takes a batch of its own in each step, so a step uses batch · devices items.",
             ),
             Mistake(
@@ -329,12 +332,20 @@ EXERCISES = {
             Mistake(
                 "parts of a step",
                 lambda m, b, d, a: 2 * m / (b * d) / a,
-                "there are no parts of a step: what fills no whole batch, or no whole step, is left out. Divide with //.",
+                "there are no parts of a step. Items that fill no whole batch are left out: divide with //. What is left of the batches makes one more "
+                "step: round that division up.",
             ),
             Mistake(
-                "rounded up",
+                "rounded down",
+                lambda m, b, d, a: 2 * m // (b * d) // a,
+                "you leave out the batches that fill no whole step at the end of the epoch. They make one last, smaller step: round that "
+                "division up.",
+            ),
+            Mistake(
+                "rounded up at once",
                 lambda m, b, d, a: math.ceil(2 * m / (b * d * a)),
-                "you count the last, unfilled step. It is left out, so divide with //, which rounds down.",
+                "you count items that fill no whole batch on all devices. They are left out: divide with // first, and round up only the "
+                "division by `accumulate`.",
             ),
             Mistake(
                 "items",
@@ -349,20 +360,20 @@ EXERCISES = {
 AFTER = [
     multiple_choice(
         "Your training run was killed in epoch 31 and you give the same command again. What do you get?",
+        ("a run that starts anew", False, "only with --fresh; otherwise it goes on from last.ckpt."),
         ("the same weights as an unbroken run, if machine, threads and devices are the same", True,
          "order, mixtures and chance follow from seed, epoch and place in the epoch, not from what ran before."),
-        ("a run that starts anew", False, "only with --fresh; otherwise it goes on from last.ckpt."),
         ("other weights, since chance starts anew", False, "all chance is drawn from the position in the run."),
     ),
     multiple_choice(
         "A network scores 15.2 ± 0.6 dB and another 14.9 ± 0.6 dB on the same test mixtures. Which is better?",
-        ("the paired difference decides; these intervals do not", True,
-         "both are hard on the same mixtures, which cancels in the difference."),
         ("neither: the intervals overlap", False, "overlap says little: what makes mixtures hard is common to both."),
-        ("the first, by 0.3 dB", False, "that is the estimate; whether it excludes 0 is another matter."),
+        ("the first, by 0.3 dB", False, "that is the estimate; whether its interval leaves out 0 is another matter."),
+        ("the paired difference decides; these intervals do not", True,
+         "what makes a mixture hard for both networks cancels in the difference."),
     ),
     multiple_choice(
-        "A face in your video never moves its lips. What should the separated voice of this person be?",
+        "A face in your video never moves its lips. What does the network give for this person?",
         ("nothing to rely on: the network was never trained on that, and tends to give another voice", True,
          "still lips carry no sign of who speaks; measure what comes out and say so."),
         ("silence, always", False, "it was trained on speaking targets only, and knows no silent answer."),
@@ -370,17 +381,17 @@ AFTER = [
     ),
     multiple_choice(
         "A paper's table says PESQ 3.08. Which value can you set beside it?",
+        ("any PESQ, it is a standard", False, "the standard has several modes, and code calls them in its own ways."),
         ("one that was computed with the same band, scale and order of arguments", True,
          "wide band, narrow band, raw and MOS-LQO differ by more than the systems do."),
-        ("any PESQ, it is a standard", False, "the standard has several modes, and code calls them in its own ways."),
         ("PESQ of the mixture plus the improvement", False, "the scale is not linear, and the modes still differ."),
     ),
     multiple_choice(
         "A contrast over five paired seeds gives +0.4 dB [−0.1, +0.9]. What do you write?",
+        ("reproduced: the sign is as expected", False, "without any effect the sign would be the expected one half of the time."),
+        ("refuted", False, "0.9 dB is in the interval too; the experiment was too small to refute anything."),
         ("not reproduced at this scale, with the figures", True,
          "the interval holds 0; the sign was as expected, but chance explains it as well."),
-        ("reproduced: the sign is as expected", False, "five tosses of a coin come out alike as well now and then."),
-        ("refuted", False, "0.9 dB is in the interval too; the experiment was too small to refute anything."),
     ),
 ]  # fmt: skip
 
@@ -391,7 +402,7 @@ AFTER = [
 def simulate(seeds: int, effect: float, shared: float) -> tuple[np.ndarray, np.ndarray]:
     """Made-up results of two variants (dB) over seeds: a spread that both share, 0.3 dB of their own, and an effect."""
     chance = np.random.default_rng(14)
-    hard, own = chance.normal(size=10) * shared, 0.3 * chance.normal(size=(2, 10))
+    hard, own = chance.normal(size=20) * shared, 0.3 * chance.normal(size=(2, 20))
     return (5 + effect + hard + own[0])[:seeds], (5 + hard + own[1])[:seeds]
 
 
@@ -400,7 +411,8 @@ def render_seeds(seeds: int, effect: float, shared: float) -> Html:
     first, second = simulate(seeds, effect, shared)
     mean, low, high = paired_interval(first - second)
     n = len(first)
-    half = (high - mean) / np.std(first - second, ddof=1) * math.sqrt(np.var(first, ddof=1) + np.var(second, ddof=1))
+    spread = math.sqrt((np.var(first, ddof=1) + np.var(second, ddof=1)) / n)
+    half = float(stats.t.ppf(0.975, 2 * n - 2)) * spread  # two groups, n − 1 free numbers in each
     unpaired = (mean - half, mean + half)
     return figures.draw_seeds(first, second, (low, high), unpaired, f"{n} seeds, true effect {effect} dB (simulated)")
 
@@ -409,7 +421,7 @@ EXPLORERS = {
     "seeds": Explorer(
         render_seeds,
         (
-            Control("seeds", (2, 3, 5, 10), 5, "seeds"),
+            Control("seeds", (2, 3, 5, 10, 20), 5, "seeds"),
             Control("effect", (0.0, 0.3, 1.0), 0.3, "true effect (dB)"),
             Control("shared", (0.0, 1.5), 1.5, "spread that both sides share (dB)"),
         ),

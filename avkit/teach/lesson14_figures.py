@@ -67,17 +67,19 @@ def show_differences(differences: Sequence[Difference]) -> Html:
 
 
 def draw_scores(scores: Mapping[str, Sequence[float]], unit: str) -> Html:
-    """One line a score, one dot a mixture: the same outputs under different names."""
+    """One line a score, one dot a mixture, joined by a thin line: the same outputs under different names."""
     fig, axes = plots.figure(8, 0.5 * len(scores) + 1)
+    for values in zip(*scores.values(), strict=True):
+        axes.plot(values, range(len(scores)), color="gray", lw=0.7, zorder=1)
     for place, (name, values) in enumerate(scores.items()):
         axes.plot(values, [place] * len(values), "o", color=plots.BLUE, alpha=0.6)
         axes.plot(np.mean(values), place, "|", color="black", markersize=22)
     axes.set_yticks(range(len(scores)), list(scores))
     axes.set_ylim(len(scores) - 0.5, -0.5)
-    axes.set(xlabel=unit, title="the same outputs, a dot for each mixture, a line at the mean")
+    axes.set(xlabel=unit, title="a dot for each mixture, joined by a gray line; black: the mean")
     axes.grid(axis="x", alpha=0.3)
     words = ", ".join(f"{name} {np.mean(values):.2f}" for name, values in scores.items())
-    return plots.picture(fig, f"Scores of the same outputs by name, means in {unit}: {words}.")
+    return plots.picture(fig, f"Scores of the same outputs by name, a thin line through each mixture's dots; means in {unit}: {words}.")
 
 
 def draw_seeds(first: np.ndarray, second: np.ndarray, paired: tuple, unpaired: tuple, title: str) -> Html:

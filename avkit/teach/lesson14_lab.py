@@ -51,6 +51,19 @@ def statistics_moved(before: nn.Module, after: nn.Module) -> float:
     return float(torch.stack(shifts).mean())
 
 
+def sides(record: dict) -> tuple[list[float], list[float]]:
+    """SI-SNRi in dB of both sides of a contrast, seed by seed, by its record."""
+    first, second = ([pair[side] for pair in record["pairs"]] for side in ("first", "second"))
+    return first, second
+
+
+def both_sides(record: dict) -> str:
+    """From where to where the seeds of either side lie, and how long the runs took."""
+    spans = [f"{min(side):+.2f} to {max(side):+.2f} dB" for side in sides(record)]
+    minutes = [run["minutes"] for run in record["runs"]]
+    return f"{spans[0]} against {spans[1]}, in runs of {min(minutes):.0f} to {max(minutes):.0f} minutes"
+
+
 def command(line: str, folder: Path) -> str:
     """Run a command of `avkit` in a folder, in this process, and return what it printed."""
     import shlex

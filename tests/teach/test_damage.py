@@ -64,6 +64,13 @@ def test_gap_is_one_stretch_with_its_share_of_the_energy(voices):
     assert lengths[0] < len(where) < lengths[1]
 
 
+def test_silenced_is_silent_there_and_untouched_elsewhere(voices):
+    voice = voices[0] + 1e-4  # no sample is silent by itself
+    spoilt = damage.silenced(voice, 0.5, 0.75)
+    assert (spoilt[8000:12000] == 0).all()
+    assert torch.equal(spoilt[:8000], voice[:8000]) and torch.equal(spoilt[12000:], voice[12000:])
+
+
 def test_all_reach_the_score_asked_for(voices):
     for db in (10.0, 6.0):
         spoilt = damage.at_one_score(*voices, db)

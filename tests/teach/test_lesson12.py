@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from avkit import metrics
+from avkit.data.labels import read_labels
+from avkit.data.mixing import parse_name
 from avkit.errors import DataError
 from avkit.intervals import Interval, Resampler
-from avkit.teach import find_data, lesson12, load_sample
+from avkit.teach import damage, find_data, lesson12, load_sample
 from avkit.teach import lesson12_lab as lab
 from avkit.teach import lesson12_scores as taken_apart
 
@@ -63,7 +65,16 @@ def test_resampling_by_hand_is_the_packages(records):
     means = lesson12.resampled_means(values, pairs, lab.draw_counts(len(names)))
     theirs = Resampler(records.talkers()).interval(records.means(lab.FIRST))
     np.testing.assert_allclose(np.quantile(means, (0.025, 0.975)), (theirs.low, theirs.high), atol=1e-3)
-    assert np.std(lab.as_if_mixtures(values)) < np.std(means)  # strangers believe more than the data say
+    assert np.std(lab.as_if_mixtures(values)) < np.std(means)
+
+
+def test_talkers_interval_is_too_wide_where_who_speaks_says_nothing(records):
+    assert 1.3 < lab.width_if_shuffled(records, lab.FIRST, shuffles=20) < 1.8  # Owen and Eckles: at most √3
+
+
+def test_more_talkers_decide_what_fifteen_cannot(records):
+    few, many = lab.compare(records, lab.FIRST, lab.TWIN), lab.on_more_talkers(lab.FIRST, lab.TWIN)
+    assert many.talkers > lab.talkers_needed(few) > few.talkers and many.excludes_zero
 
 
 def test_verdicts_and_how_many_talkers_it_would_take():
@@ -77,6 +88,12 @@ def test_ranks_share_ties():
     assert lab._ranks(x).tolist() == [2.5, 0.0, 2.5, 1.0]
     assert lab.rank_correlation(x, np.exp(x)) == pytest.approx(1.0)
     assert lab.rank_correlation(x, -x) == pytest.approx(-1.0)
+
+
+def test_partial_rank_correlation_takes_out_what_both_share():
+    shared, own = np.random.default_rng(0).normal(size=(2, 400))
+    x, y = shared + 0.3 * own, shared - 0.3 * own
+    assert lab.rank_correlation(x, y) > 0.7 and lab.partial_rank_correlation(x, y, shared) < -0.9
 
 
 def test_level_makes_a_voice_clean_and_its_gain_small(records, data):
@@ -107,6 +124,21 @@ def test_each_score_is_fooled(voices, score):
         assert sound.shape == voices[0].shape and sound.isfinite().all()
         value = taken_apart.rate(sound, voices[0], scores)[score]
         assert (value < middle) == (ear == taken_apart.FINE), (name, value)
+
+
+def test_the_word_that_is_missing_is_the_corpus_s(data, voices):
+    """And what the notebook says of it: of the sentence's six pieces only "mushroom" costs more PESQ than the hiss."""
+    utterance = parse_name(load_sample(data, 1).name).utt1
+    labels = read_labels(data)
+    words = {word: ends for word, *ends in labels.rows[labels.index(utterance)]["words"]}
+    assert tuple(words["was"]) == taken_apart.WAS and len(words) == 6
+    scores = taken_apart.scores_here()
+    if "PESQ" not in scores:
+        pytest.skip("PESQ is not installed")
+    voice = voices[0]
+    hiss = float(scores["PESQ"](damage.hiss(voice, 25), voice))
+    lost = {word: float(scores["PESQ"](damage.silenced(voice, *ends), voice)) for word, ends in words.items()}
+    assert [word for word, value in lost.items() if value < hiss] == ["mushroom"]
 
 
 def test_an_all_pass_changes_no_level(voices):

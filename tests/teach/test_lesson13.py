@@ -85,6 +85,23 @@ def test_the_tracked_clip_has_two_people_with_the_right_mouths():
         assert own > other + 0.3
 
 
+def test_what_the_notebook_says_of_window_and_threshold():
+    """Seconds at rest, and when the last rest begins, by window and threshold."""
+
+    def rest(person, around, threshold):
+        motion = activity.lip_motion(lesson13_lab.bundled_crops()[person])
+        still = lesson13_lab.activity_of(motion, around) < threshold
+        starts = np.flatnonzero(np.diff(still.astype(int), prepend=0) == 1) / 25
+        return still.sum() / 25, starts
+
+    assert rest(0, 3, 0.18)[0] == 0 and rest(0, 25, 0.26)[0] == 0
+    pieces, starts = rest(0, 3, 0.26)
+    assert len(starts) == 4 and pieces == pytest.approx(0.7, abs=0.05)
+    assert rest(1, 3, 0.18)[1][-1] == pytest.approx(2.24) and rest(1, 25, 0.18)[1][-1] == pytest.approx(2.92)
+    assert rest(0, 25, 0.4)[1].tolist() == [pytest.approx(2.52)]
+    assert max(rest(person, around, 0.05)[0] for person in (0, 1) for around in (3, 8, 25)) == 0
+
+
 def test_the_record_is_of_real_clips_and_its_figures_are_drawn():
     record = lesson13_lab.on_real_clips()
     assert record["data"]["synthetic"] is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +44,27 @@ def test_simulated_seeds_are_the_same_each_time_and_pairing_takes_out_what_is_sh
     without = np.subtract(*lesson14.simulate(5, 0.3, 0.0))
     np.testing.assert_allclose(first - second, without, atol=1e-12)
     assert lesson14.interval(first, second) == pytest.approx(paired_interval(without)[1:])
+
+
+def test_what_the_notebook_says_of_the_simulated_intervals():
+    """What is shared pairing takes out; where nothing is, it costs degrees of freedom. 0.3 dB needs 20 seeds."""
+
+    def intervals(seeds, shared):
+        shown = lesson14.render_seeds(seeds, 0.3, shared).text
+        found = re.search(r"paired interval (\S+) to (\S+), not paired (\S+) to (\S+)\.\]", shown).groups()
+        return np.array(found, float).reshape(2, 2)
+
+    for seeds in (2, 3, 5, 10, 20):
+        (paired, unpaired), (paired_too, wide) = (np.ptp(intervals(seeds, shared), axis=1) for shared in (0.0, 1.5))
+        assert paired > unpaired and paired_too < wide
+        assert (intervals(seeds, 1.5)[0, 0] > 0) == (seeds == 20)
+    assert np.ptp(intervals(2, 0.0), axis=1) == pytest.approx((12, 2.9), abs=0.1)
+
+
+def test_both_sides_of_a_record():
+    record = {"pairs": [{"seed": k, "first": 1.5 + k, "second": -0.1 - k} for k in (0, 1)], "runs": [{"minutes": 4.4}, {"minutes": 9.6}]}
+    assert lab.sides(record) == ([1.5, 2.5], [-0.1, -1.1])
+    assert lab.both_sides(record) == "+1.50 to +2.50 dB against -1.10 to -0.10 dB, in runs of 4 to 10 minutes"
 
 
 def test_what_the_notebook_says_of_the_seven_per_cent():
