@@ -207,7 +207,8 @@ met: each notebook takes blocks of earlier ones from `avkit`, so no other has to
 | | together | {reading} | {tasks} | |
 
 The minutes are those that each notebook gives in its first cell. Everything runs on a processor of two cores, offline; where a cell takes minutes,
-its notebook says so. `avkit course run` executes them all and prints what each took on your machine.
+its notebook says so. `avkit course run` executes them all and prints what each took on your machine. Texts and figures may be used under CC BY 4.0,
+code under the MIT licence: take what serves your course.
 
 ## Three ways through
 

@@ -46,6 +46,10 @@ def test_outputs_are_those_of_one_clean_run(stored):
     assert not written, written
 
 
+def test_it_carries_its_licence(stored):
+    assert "Texts and figures: [CC BY 4.0]" in stored.cells[-1].source + stored.cells[-2].source
+
+
 def test_widget_metadata_has_state(stored):
     """GitHub refuses to show a notebook without it."""
     assert "state" in stored.metadata.widgets["application/vnd.jupyter.widget-state+json"]
