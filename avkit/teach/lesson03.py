@@ -418,14 +418,14 @@ INSTRUCTOR = """
 | section | minutes | what people get wrong there |
 |---|---|---|
 | opening | 3 | they choose by loudness; let them vote, write the votes down, do not tell |
-| 1 a lip stream | 8 + 5 | they shrink instead of cropping; they normalise each clip by itself |
-| 2 two clocks | 4 | "frame 25 shows second 1": it *starts* there, and shows 1.02 s on average |
-| 3 what can be seen | 6 | they take visemes for sounds seen badly; it is a many-to-one map |
-| 4 the encoder | 8 + 10 | "3-D" is read as depth; it is time. Padding in time is forgotten |
-| 5 frozen | 4 | "frozen" is taken to mean "no gradient"; statistics move without any |
-| 6 what it knows | 8 | a probe's score is taken for what the network uses |
-| 7 synchrony | 8 + 10 | the sign of the lag; say aloud: positive is lips late |
-| answer, questions | 5 + 5 | |
+| 1 a lip stream | 7 + 5 | they shrink instead of cropping; they normalise each clip by itself |
+| 2 two clocks | 3 | "frame 25 shows second 1": it *starts* there, and shows 1.02 s on average |
+| 3 what can be seen | 5 | they take visemes for sounds seen badly; it is a many-to-one map |
+| 4 the encoder | 7 + 10 | "3-D" is read as depth; it is time. Padding in time is forgotten |
+| 5 frozen | 3 | "frozen" is taken to mean "no gradient"; statistics move without any |
+| 6 what it knows | 7 | a probe's score is taken for what the network uses |
+| 7 synchrony | 6 + 10 | the sign of the lag; say aloud: positive is lips late |
+| answer, questions | 4 + 5 | |
 
 **Questions to ask**
 

@@ -26,6 +26,13 @@ def _returned(result):
     return result
 
 
+def _two(result) -> tuple:
+    """A reader's levels and G, if that is what came back."""
+    if not (isinstance(result, tuple | list) and len(result) == 2 and isinstance(result[1], Tensor)):
+        raise TypeError("levels and G are wanted")
+    return tuple(result)
+
+
 def _fill(mine: nn.Module, theirs: nn.Module, draw: torch.Generator) -> None:
     """The same weights for both, drawn anew: what an answer gives must not depend on how it was initialised."""
     with torch.no_grad():
@@ -39,7 +46,7 @@ def _probe_compression(answer, draw: torch.Generator) -> dict[str, Tensor]:
     for channels, levels, frames, bins in ((3, 2, 13, 10), (2, 3, 22, 35)):
         mine = answer(channels, levels)
         _fill(mine, layers.Compression(channels, 4, levels, 2, GlobalLayerNorm), draw)
-        found, merged = _returned(mine(torch.randn(2, channels, frames, bins, generator=draw)))
+        found, merged = _two(_returned(mine(torch.randn(2, channels, frames, bins, generator=draw))))
         for number, level in enumerate(found):
             results[f"level {number} of {levels}"] = level
         results[f"G of {levels} levels"] = merged
@@ -93,8 +100,14 @@ EXERCISES = {
             Mistake(
                 "stride forgotten",
                 10,
-                "this is right for three layers without stride. The third layer reads points that lie two frames apart, so "
-                "its three further taps reach twice as far.",
+                "10 comes about in two ways. Without the strides: the third layer reads points that lie two frames apart, so "
+                "its three further taps reach twice as far. Or with them, by stopping at d₀: each of its points reads 4 frames, "
+                "which adds 3 more.",
+            ),
+            Mistake(
+                "last layer alone",
+                7,
+                "that is how far the last layer reaches in points of d₀, 1 + 3 · 2. The two layers below it reach further.",
             ),
             Mistake(
                 "own stride counted",
@@ -114,6 +127,11 @@ EXERCISES = {
         reference=answers.Compression,
         probe=_probe_compression,
         mistakes=(
+            Mistake(
+                "not levels and G",
+                answers.LevelsLast,
+                "return two things, the *list of levels* first, then G.",
+            ),
             Mistake(
                 "all from the input",
                 answers.AllFromInput,
@@ -233,7 +251,7 @@ EXERCISES = {
             Mistake(
                 "no residual",
                 answers.NoResidual,
-                "the input is not added at the end. The scan is a correction to its input, not a replacement.",
+                "the input is not added at the end. The scan only finds what is to be *added* to its input.",
             ),
             Mistake(
                 "residual normed",
@@ -269,13 +287,13 @@ EXERCISES = {
 BEFORE = [
     multiple_choice(
         "A recurrent unit keeps nine tenths of its memory at every step. How much of an input is left 22 steps later?",
+        ("nothing", False, "a fixed share is lost of what is *left*, so it fades and never quite ends."),
+        ("nine tenths", False, "that is what one step leaves; 22 of them multiply."),
         (
             "about a tenth",
             True,
             "0.9 to the power of 22 is 0.098: what is kept shrinks by a factor each step.",
         ),
-        ("nothing", False, "a fixed share is lost of what is *left*, so it fades and never quite ends."),
-        ("nine tenths", False, "that is what one step leaves; 22 of them multiply."),
     ),
     multiple_choice(
         "Self-attention without any positional encoding gets its input frames in shuffled order. What comes out?",
@@ -293,34 +311,34 @@ BEFORE = [
     ),
     multiple_choice(
         "A mask of real numbers between 0 and 1 multiplies an STFT point by point. What can it never change?",
+        ("the loudness of a point", False, "that is the one thing it does change."),
         (
             "the angle of a point",
             True,
             "a positive factor scales a complex number and leaves its angle alone.",
         ),
-        ("the loudness of a point", False, "that is the one thing it does change."),
         ("whether a voice is heard", False, "zeros silence whatever lies where they are."),
     ),
     multiple_choice(
         "A complex mask has real and imaginary parts that are never negative. By which angles can it turn a point?",
-        ("0° to 90°", True, "such numbers lie in the first quarter of the plane, and angles add."),
         ("−90° to 90°", False, "that needs negative imaginary parts."),
+        ("0° to 90°", True, "such numbers lie in the first quarter of the plane, and angles add."),
         ("any angle", False, "that needs numbers in all four quarters of the plane."),
     ),
     multiple_choice(
         "One block is applied four times with the same weights, instead of four blocks with weights of their own. What does "
         "that save?",
         (
-            "three quarters of the blocks' parameters, no computation",
-            True,
-            "weights are stored once, but every application has to be computed.",
-        ),
-        (
             "three quarters of parameters and computation",
             False,
             "each of the four passes is computed all the same.",
         ),
         ("computation, but no parameters", False, "it is the other way round."),
+        (
+            "three quarters of the blocks' parameters, no computation",
+            True,
+            "weights are stored once, but every application has to be computed.",
+        ),
     ),
 ]
 
@@ -380,15 +398,15 @@ EXPLORERS = {
 INSTRUCTOR = """
 ## For the instructor
 
-**Minutes** opening and quick questions 7 · 1 where we are 3 · 2 what full resolution costs 5 · 3 compression 10 + 8 · 4 what a
-point sees 5 + 4 · 5 SRU 10 + 10 · 6 the scan 8 + 10 · 7 the trained scans 8 · open question 8. The appendices are for those
-who ask about weights or speed.
+**Minutes** opening and quick questions 6 · 1 where we are 2 · 2 what full resolution costs 4 · 3 compression 6 + exercise 6 · 4 what a
+point sees 5 + exercise 3 · 5 SRU 9 + exercise 8 · 6 the scan 5 + exercise 8 · 7 the trained scans 6 · 8 the answer 2 + open exercise 5.
+The appendices are for those who ask about weights or speed.
 
 **Where people get stuck**
 
 - They take MACs for seconds. The scans' steps follow one another; a GPU can be idle while a small recurrence runs. Appendix B
   has timings.
-- Exercise 1 is answered with 12 by most. Draw three layers of dots and follow the outermost lines down.
+- Exercise 2 is answered with 12 by most. Draw three layers of dots and follow the outermost lines down.
 - "Compression" is heard as data compression. It is a smaller map beside the full one; nothing is thrown away, for d₀ is kept and
   comes back in notebook 05.
 - f is the share that is *kept*, whatever its name suggests. Let somebody say aloud what f = 1 means before exercise 3.
@@ -403,6 +421,8 @@ who ask about weights or speed.
 - Two scans along frequency, no scan along time: how far does one point's influence reach? (Its own frame.)
 - The last figures show a trained network without one of its scans. Why is that not the ablation in the paper's table? (The rest
   of the network did not learn to do without.)
+- Why may this network do without its time scan, and not without its frequency scan? (Attention reads along time too, and the
+  lips tell when; along frequency nothing else reaches further than a convolution.)
 
 **If time is short** leave out section 4's measurement and the appendices; keep exercises 1, 3 and the last section.
 """

@@ -42,6 +42,12 @@ class AllFromInput(Compression):
         return found, self.merge(found)
 
 
+class LevelsLast(Compression):
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        found, g = super().forward(x)
+        return g, found
+
+
 def merging(merge) -> type[Compression]:
     """Compression whose levels are merged in another way."""
     return type("Compression", (Compression,), {"merge": lambda self, found: merge(found)})

@@ -224,7 +224,8 @@ def draw_memories(signal: Tensor, memories: Mapping[str, Tensor], seconds: float
     for axis, (name, memory), colour in zip(axes[:, 0], memories.items(), plots.COLOURS, strict=False):
         axis.fill_between(time, signal, color="0.85", label=title)
         axis.plot(time, memory, color=colour, lw=1.8, label=name)
-        axis.legend(loc="upper right", fontsize=8)
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+        axis.set_ylabel("RMS")
         axis.margins(x=0)
     axes[-1, 0].set_xlabel("time (s)")
     names = ", ".join(memories)
@@ -372,8 +373,15 @@ def step_of(model: RTFSNet) -> tuple[float, float]:
     return SAMPLE_RATE / config.n_fft * thinned, config.hop / SAMPLE_RATE * thinned
 
 
-def draw_half_lives(lives: Mapping[str, Tensor], model: RTFSNet, steps: Mapping[str, int]) -> Html:
-    """Half-life of every cell, shortest first, one panel for each axis; `steps` is each scan's length."""
+def draw_half_lives(
+    lives: Mapping[str, Tensor], untrained: Mapping[str, Tensor], model: RTFSNet, steps: Mapping[str, int]
+) -> Html:
+    """Half-life of every cell, shortest first, one panel for each axis, with those of a network of random weights in grey.
+
+    Args:
+        lives, untrained: from `half_lives`, for the trained network and for the random one.
+        steps: each scan's length.
+    """
     hertz, seconds = step_of(model)
     fig, axes = plots.figure(9, 3.0, 1, 2, sharey=True)
     units = {"frequency": f"1 step = {hertz:g} Hz", "time": f"1 step = {1000 * seconds:g} ms"}
@@ -381,6 +389,8 @@ def draw_half_lives(lives: Mapping[str, Tensor], model: RTFSNet, steps: Mapping[
         chosen = {title: life for title, life in lives.items() if title.startswith(name)}
         for number, (title, life) in enumerate(chosen.items()):
             share = (np.arange(len(life)) + 0.5) / len(life)
+            label = None if number else "random weights, each layer"
+            axis.semilogy(share, untrained[title], color="0.65", lw=1.2, label=label)
             axis.semilogy(
                 share, life, "osD^"[number % 4] + "-", ms=3, color=plots.COLOURS[number], label=title
             )
@@ -389,9 +399,13 @@ def draw_half_lives(lives: Mapping[str, Tensor], model: RTFSNet, steps: Mapping[
         axis.set(title=f"along {name} ({units[name]})", xlabel="share of cells", ylim=(0.05, 3000))
         axis.legend(fontsize=8, loc="lower right")
     axes[0].set_ylabel("half-life (steps)")
-    medians = ", ".join(f"{title} {float(life.median()):.1f}" for title, life in lives.items())
+    longest = ", ".join(
+        f"{title} {float(life[-1]):.0f} (random {float(untrained[title][-1]):.0f})"
+        for title, life in lives.items()
+    )
     return plots.picture(
-        fig, f"Half-life of each memory cell, sorted, on a logarithmic scale. Medians in steps: {medians}."
+        fig,
+        f"Half-life of each memory cell, sorted, on a logarithmic scale, trained and, in grey, random. Longest in steps: {longest}.",
     )
 
 
@@ -445,14 +459,15 @@ def draw_restarts(gains: Mapping, window: int) -> Html:
             base=2,
             label=label,
         )
-        words.append(f"{name} {curve[min(curve)]:.1f} to {curve[max(curve)]:.1f} dB")
+        words.append(f"{name} from {curve[min(curve)]:.1f} to {curve[max(curve)]:.1f} dB")
     axes.axhline(gains["as trained"], color="black", lw=1, ls="--", label="as trained, never restarted")
     axes.set_xticks(list(curve), [f"{steps}\n({steps + window - 1})" for steps in curve])
     axes.minorticks_off()
     axes.set(xlabel="steps between restarts (positions they span)", ylabel="SI-SNRi (dB)")
     axes.legend(fontsize=8)
     return plots.picture(
-        fig, f"SI-SNRi against the steps between restarts, from most to fewest: {'; '.join(words)}."
+        fig,
+        f"SI-SNRi against the steps between restarts, from {min(curve)} to {max(curve)}: {'; '.join(words)}.",
     )
 
 
@@ -460,9 +475,12 @@ def draw_bars(gains: Mapping[str, float]) -> Html:
     """Mean SI-SNRi of each variant of the network."""
     fig, axes = plots.figure(7, 0.42 * len(gains) + 0.7)
     colours = [plots.BLUE] + [plots.ORANGE] * (len(gains) - 1)
-    axes.barh(list(gains), list(gains.values()), color=colours)
+    shown = {name: round(value, 1) + 0.0 for name, value in gains.items()}  # 0.0, never -0.0
+    axes.barh(list(shown), list(shown.values()), color=colours)
+    axes.bar_label(axes.containers[0], [f"{value:.1f}" for value in shown.values()], padding=3)
     axes.invert_yaxis()
     axes.axvline(0, color="black", lw=0.8)
+    axes.margins(x=0.12)
     axes.set_xlabel("SI-SNRi (dB)")
-    words = ", ".join(f"{name} {value:.1f} dB" for name, value in gains.items())
+    words = ", ".join(f"{name} {value:.1f} dB" for name, value in shown.items())
     return plots.picture(fig, f"Mean gain over the mixture: {words}.")

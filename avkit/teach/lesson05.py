@@ -24,8 +24,8 @@ from avkit.teach.widgets import Control, Explorer
 NETWORK = "rtfs-net-tiny"  # the trained network that comes with the course
 
 INSTRUCTOR = """
-**Minutes.** 1 where we are 3 · 2 attention 10 + exercise 8 · 3 what it looks at 7 · 4 cost 5 · 5 the way back 8 + exercises 14 ·
-6 the block 5 · 7 repeats 7 + exercise 4 · open exercise 10. With less time, leave out section 4 and the explorer of section 5.
+**Minutes.** 1 where we are 3 · 2 attention 10 + exercise 7 · 3 what it looks at 6 · 4 cost 5 · 5 the way back 9 + exercises 12 ·
+6 the block 4 · 7 repeats 8 + exercise 3 · open exercise 8. With less time, leave out section 4 and the explorer of section 5.
 
 **What people get wrong.**
 - They take frequencies, points or channels for tokens. Ask: how many rows has the map, and what does one row read?
@@ -33,9 +33,11 @@ INSTRUCTOR = """
 - They believe bright stripes in a map to be important. Section 5 switches attention off and measures; see how much this small
   network loses by it. A picture of attention is not an explanation.
 - They enlarge bilinearly in the injection sum, or put a sigmoid on the shift as well.
-- They take the gates for the whole story. The shifts may weigh more, for S³ multiplies the sound by the mask at the end.
+- They take the gates for the whole story. In our small network the shifts weigh far more, for S³ multiplies the sound by the mask
+  at the end.
 - They expect each pass to improve the output a little, as if the passes were steps of an iteration that they have met elsewhere.
   Section 7 shows that early features are written for the next pass and not for S³; a linear translation shows what they know.
+  After pass 2 our small network's output is the *other* voice. Let the room hear it before anybody explains.
 - They multiply the MACs of RTFS-Net-4 by three. The encoder, the bottleneck, CAF and S³ run once.
 
 **Questions to ask.**

@@ -159,10 +159,12 @@ def draw_reach(curves: Mapping[str, Tensor], frame_seconds: float) -> Html:
         ylim=(3e-4, 1),
     )
     axes.legend()
+    scan, attention = (curve[curve.isfinite()][1:] for curve in curves.values())
+    below = " and is smaller throughout" if bool((attention < scan).all()) else ""
     return plots.picture(
         fig,
         "How much frames change when one frame is replaced, against their distance from it: through the scan the change "
-        "falls with distance, through attention it stays level.",
+        f"falls with distance, through attention it stays about level{below}.",
     )
 
 
@@ -191,12 +193,15 @@ def draw_maps(maps: Sequence[Tensor], levels: Tensor, seconds: float) -> Html:
         axes[-1, head].set(xlabel="read (s)", ylabel="level (dB)" if head == 0 else "")
         axes[-1, head].tick_params(labelleft=head == 0)
         axes[-1, head].get_legend().remove()
-    axes[-1, 0].legend(loc="lower left", fontsize=6)
+    fig.legend(
+        *axes[-1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(levels), fontsize=8
+    )
     fig.colorbar(image, ax=axes[:-1].ravel().tolist(), label="× equal share", extend="max")
     return plots.picture(
         fig,
-        f"Attention maps, {rows} passes by {heads} heads, frames that ask against frames that are read; {stripes(maps):.0%} of "
-        "their variation is upright stripes, moments that all frames read alike. Below them the levels of both voices.",
+        f"Attention maps of one mixture, {rows} passes by {heads} heads, frames that ask against frames that are read; "
+        f"{stripes(maps):.0%} of what varies in them is upright stripes, moments that all frames read alike. Below them the levels "
+        "of both voices.",
     )
 
 
@@ -279,29 +284,39 @@ def draw_ways(sizes: Sequence[int], scores: Mapping[str, Sequence[float]]) -> Ht
     )
 
 
-def draw_injection(parts: Mapping[str, Tensor], seconds: float) -> Html:
-    """The steps of an injection sum for one channel: title -> (T, F)."""
-    fig, axes = plots.figure(11, 2.9, 1, len(parts), sharey=True)
-    for axis, (title, values) in zip(axes, parts.items(), strict=True):
-        gate = title == "gate"
-        spread = float(values.abs().quantile(0.99))
-        image = axis.imshow(
-            values.T.numpy(),
-            origin="lower",
-            aspect="auto",
-            extent=(0, seconds, 0, SAMPLE_RATE / 2000),
-            cmap=plots.COLOUR_MAP if gate else "PuOr",
-            vmin=0 if gate else -spread,
-            vmax=1 if gate else spread,
-            interpolation="nearest",
-        )
-        axis.set(title=title, xlabel="time (s)", ylim=(0, 4))
-        fig.colorbar(image, ax=axis, shrink=0.85)
-    axes[0].set_ylabel("frequency (kHz)")
+def draw_injection(parts: Mapping[str, Tensor], channels: tuple[int, int], seconds: float) -> Html:
+    """The steps of an injection sum, title -> (C, T, F), for two of its channels.
+
+    Args:
+        channels: one whose fine picture counts, and one whose gate is shut over most of what is drawn.
+    """
+    fig, axes = plots.figure(11, 5.2, len(channels), len(parts), sharex=True, sharey=True)
+    for axis, title in zip(axes[0], parts, strict=True):
+        axis.set_title(title)
+    for row, channel in zip(axes, channels, strict=True):
+        for axis, (title, steps) in zip(row, parts.items(), strict=True):
+            gate, values = title == "gate", steps[channel]
+            spread = float(values.abs().quantile(0.99))
+            image = axis.imshow(
+                values.T.numpy(),
+                origin="lower",
+                aspect="auto",
+                extent=(0, seconds, 0, SAMPLE_RATE / 2000),
+                cmap=plots.COLOUR_MAP if gate else "PuOr",
+                vmin=0 if gate else -spread,
+                vmax=1 if gate else spread,
+                interpolation="nearest",
+            )
+            axis.set(ylim=(0, 4))
+            fig.colorbar(image, ax=axis, shrink=0.85)
+        row[0].set_ylabel(f"channel {channel}\nfrequency (kHz)")
+    for axis in axes[-1]:
+        axis.set_xlabel("time (s)")
     return plots.picture(
         fig,
-        "One channel of an injection sum in four pictures: the fine local one, the gate and the shift in coarse blocks, and "
-        "local times gate plus shift, fine again.",
+        f"An injection sum in four pictures: the fine local one, the gate and the shift in coarse tiles, and local times gate plus "
+        f"shift. In channel {channels[0]} the sum is fine again; in channel {channels[1]}, whose gate is shut over most of the picture, "
+        "it looks like the coarse shift.",
     )
 
 
@@ -340,22 +355,27 @@ def draw_published() -> Html:
     )
 
 
-def draw_passes(straight: Sequence[float], translated: Sequence[float], beyond: Sequence[float]) -> Html:
-    """SI-SNRi of what is read out after each pass, as it is and translated, and of passes beyond those trained."""
-    trained = len(straight)
-    fig, axes = plots.figure(9, 3)
-    further = range(trained, trained + len(beyond) + 1)
-    axes.plot(further, [straight[-1], *beyond], "o:", color="grey", label="passes it was not trained for")
+def draw_passes(wanted: Sequence[float], other: Sequence[float], translated: Sequence[float]) -> Html:
+    """SI-SNRi of what is read out after each pass.
+
+    Args:
+        wanted, other: as it is, against the wanted voice and against the other; also for passes beyond those trained.
+        translated: for the passes trained, after translation for S³, against the wanted voice.
+    """
+    trained, count = len(translated), len(wanted)
+    fig, axes = plots.figure(9, 3.2)
+    axes.axvspan(trained + 0.5, count + 0.6, color="0.93", lw=0, label="passes it was not trained for")
+    axes.plot(range(1, count + 1), other, "^:", color=plots.RED, label="as it is, against the other voice")
     axes.plot(range(1, trained + 1), translated, "s-", color=plots.ORANGE, label="translated for S³")
-    axes.plot(range(1, trained + 1), straight, "o-", color=plots.BLUE, label="read out as it is")
+    axes.plot(range(1, count + 1), wanted, "o-", color=plots.BLUE, label="as it is, against the wanted voice")
     axes.axhline(0, color="black", lw=0.8)
-    axes.text(0.72, 0, "mixture", va="bottom", fontsize=8)
-    axes.set_xticks(range(1, trained + len(beyond) + 1))
-    axes.set(xlabel="passes of the block", ylabel="SI-SNRi (dB)", xlim=(0.7, trained + len(beyond) + 0.3))
+    axes.text(count + 0.58, 0, "mixture", va="bottom", ha="right", fontsize=8)
+    axes.set_xticks(range(1, count + 1))
+    axes.set(xlabel="passes of the block", ylabel="SI-SNRi (dB)", xlim=(0.7, count + 0.6))
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    read = ", ".join(f"{value:.1f}" for value in straight)
-    better = ", ".join(f"{value:.1f}" for value in translated)
+    read, wrong, better = (", ".join(f"{x:.1f}" for x in values) for values in (wanted, other, translated))
     return plots.picture(
         fig,
-        f"SI-SNRi after passes 1 to {trained}: {read} dB read out as it is, {better} dB translated for S³.",
+        f"SI-SNRi after passes 1 to {count}, read out as it is: {read} dB against the wanted voice, {wrong} dB against the other; "
+        f"after passes 1 to {trained} translated for S³: {better} dB.",
     )

@@ -78,10 +78,22 @@ def read_out(model: RTFSNet, seen: Passes, features: Tensor) -> Tensor:
     return model.decoder(model.s3(features, seen.encoded), seen.mixture.shape[-1])[:, 0]
 
 
-def gain(model: RTFSNet, seen: Passes, features: Tensor) -> float:
-    """SI-SNRi in dB of what S³ and decoder make of these features, mean of both talkers."""
-    output = read_out(model, seen, features)
-    return float((si_snr(output, seen.voices) - si_snr(seen.mixture, seen.voices)).mean())
+def _gains(model: RTFSNet, seen: Passes, features: Tensor, voices: Tensor) -> Tensor:
+    return si_snr(read_out(model, seen, features), voices) - si_snr(seen.mixture, voices)
+
+
+def gain(model: RTFSNet, seen: Passes, features: Tensor, of_other: bool = False) -> float:
+    """SI-SNRi in dB of what S³ and decoder make of these features, mean of both talkers.
+
+    With `of_other` it is measured against the voice that was not wanted.
+    """
+    return float(_gains(model, seen, features, seen.voices.flip(0) if of_other else seen.voices).mean())
+
+
+def swapped(model: RTFSNet, seen: Passes, features: Tensor) -> int:
+    """In how many of the two outputs (0 to 2) the voice that was not wanted gains more than the wanted one, by SI-SNRi."""
+    wanted, other = (_gains(model, seen, features, voices) for voices in (seen.voices, seen.voices.flip(0)))
+    return int((other > wanted).sum())
 
 
 @torch.no_grad()

@@ -39,6 +39,17 @@ def test_going_on_applies_the_block_again(model, seen):
         torch.testing.assert_close(model.rtfs_block(first + seen.start), second)
 
 
+def test_other_voice_is_told_from_the_wanted_one(model, seen):
+    """After the last pass the wanted voice comes out, after pass 2 the other; each is measured against either."""
+    wanted, other = seen.features[-1], seen.features[1]
+    assert passes.swapped(model, seen, seen.features[0]) == passes.swapped(model, seen, wanted) == 0
+    assert passes.swapped(model, seen, other) == 2
+    assert passes.gain(model, seen, wanted) > 3 > passes.gain(model, seen, wanted, of_other=True)
+    assert passes.gain(model, seen, other, of_other=True) > 0 > passes.gain(model, seen, other)
+    one_of_each = torch.stack((wanted[0], other[1]))
+    assert passes.swapped(model, seen, one_of_each) == 1
+
+
 def test_a_change_lasts_as_long_as_asked(model, seen):
     attention = model.rtfs_block.attention
     with passes.changed([attention], lambda given, _: given):
