@@ -154,6 +154,7 @@ def draw_gates(gates: Tensor, ahead: Tensor, order: Tensor, title: str) -> Html:
     axes[0].set(ylabel="lead (dB)", title=title)
     image = axes[1].imshow(
         gates[order],
+        origin="lower",
         aspect="auto",
         extent=(0, seconds, 0, len(gates)),
         cmap=plots.COLOUR_MAP,
@@ -205,7 +206,7 @@ def draw_spread(curves: Mapping[str, Tensor], frame_ms: float) -> Html:
     for (name, curve), style, colour in zip(curves.items(), ("--", "-"), plots.COLOURS[:2], strict=True):
         times = frame_ms * (np.arange(len(curve)) - len(curve) // 2)
         axes.semilogy(times, curve, style, color=colour, label=name)
-    axes.set(xlabel="distance from the frame that was exchanged (ms)", ylabel="change, relative")
+    axes.set(xlabel="distance from the frame that was exchanged (ms)", ylabel="change / mean size of a frame")
     axes.legend(loc="upper right")
     return plots.picture(
         fig,
@@ -224,7 +225,7 @@ def draw_reach(curves: Tensor, frame_ms: float, limit: float) -> Html:
     for number, (curve, colour) in enumerate(zip(curves, colours, strict=True), 1):
         axes.loglog(times, curve[1:count], color=colour, lw=2, label=f"after cycle {number}")
     axes.axhline(limit, color="black", ls=":", lw=1)
-    axes.set(xlabel="distance from the frame that was exchanged (ms)", ylabel="change, relative")
+    axes.set(xlabel="distance from the frame that was exchanged (ms)", ylabel="change / that of the exchanged frame")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return plots.picture(
         fig,
@@ -257,7 +258,9 @@ def draw_cycles(gains: Sequence[float], with_lips: int) -> Html:
     axes.plot(places, gains, "o-", color=plots.BLUE)
     axes.axhline(0, color="black", lw=0.8)
     for place, value in zip(places, gains, strict=True):
-        axes.annotate(f"{value:.1f}", (place, value), xytext=(0, 7), textcoords="offset points", ha="center")
+        below = value < 0  # then to the right too: neither the zero line nor a rising curve goes through it
+        offset, side = ((4, -14), "left") if below else ((0, 7), "center")
+        axes.annotate(f"{value:.1f}", (place, value), xytext=offset, textcoords="offset points", ha=side)
     axes.text(1, axes.get_ylim()[1], "lips take part", va="bottom", fontsize=9)
     axes.set(xlabel="read out after cycle", ylabel="SI-SNRi (dB)", xticks=list(places))
     axes.margins(y=0.2)

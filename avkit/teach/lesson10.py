@@ -35,6 +35,7 @@ runtime figure.
 - They think a gate can silence. InterA-M's factor lies between 1 and 2: ask by how many decibels the lips can turn a channel up (6), and down (0).
 - They let the lips take part in all sixteen cycles, or enter the first one through InterA-B.
 - They read "without InterA-M 7 dB are lost" as "InterA-M is worth 7 dB". Others were trained to have it there; put the retrained pair beside it.
+- They read "InterA-T: nothing from lips to sound" as a lost message. Show the bar below it, where InterA-T always says the same.
 - They compare 18.6 G with 21.9 G. One is for 1 s, the other for 2 s.
 
 **Questions to ask.**

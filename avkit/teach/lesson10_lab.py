@@ -29,8 +29,10 @@ from avkit.teach.samples import Sample
 LESIONS = {  # what is switched off -> in words
     "inter_top": "InterA-T off: no exchange at the top",
     "top_to_sound": "InterA-T: nothing from lips to sound",
+    "top_constant": "InterA-T: to the sound, always the same",
     "top_to_lips": "InterA-T: nothing from sound to lips",
     "inter_middle": "InterA-M off: the sound passes as it is",
+    "middle_constant": "InterA-M: to the sound, always the same",
     "middle_finest": "InterA-M off at the finest scale alone",
     "middle_coarser": "InterA-M off at the four coarser scales",
     "inter_bottom": "InterA-B: a plain sum x + x₀",
@@ -59,7 +61,9 @@ def _changes(net: nn.Module, part: str) -> list[tuple[nn.Module, Callable]]:
         "inter_top": [(net.inter_top, _deaf_top(sound=True, lips=True))],
         "top_to_sound": [(net.inter_top, _deaf_top(sound=True))],
         "top_to_lips": [(net.inter_top, _deaf_top(lips=True))],
+        "top_constant": [(net.inter_top.audio_update, _held)],
         "inter_middle": [(unit, _first_input) for unit in middle],
+        "middle_constant": [(unit.gate, _held) for unit in middle],
         "middle_finest": [(middle[0], _first_input)],
         "middle_coarser": [(unit, _first_input) for unit in middle[1:]],
         "inter_bottom": [(unit, lambda module, inputs, output: inputs[0] + inputs[1]) for unit in bottoms],
@@ -70,6 +74,11 @@ def _changes(net: nn.Module, part: str) -> list[tuple[nn.Module, Callable]]:
 
 def _first_input(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
     return inputs[0]
+
+
+def _held(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    """A message (talkers, channels, T) held at its mean over talkers and time: it tells neither of them from the other."""
+    return output.mean(dim=(0, 2), keepdim=True).expand_as(output)
 
 
 def _deaf_top(sound: bool = False, lips: bool = False) -> Callable:

@@ -400,7 +400,7 @@ BEFORE = [
         ("Only on a GPU", False, "Where it runs makes no difference to what must be saved."),
     ),
     multiple_choice(
-        "Somebody turns the faces in your video round. What should a separator for two voices do?",
+        "Somebody exchanges the two faces in your video, one for the other. What should a separator for two voices do?",
         ("Swap the voices", True, "What is meant by 'first voice' is: the one whose lips are shown first."),
         ("Nothing, the sound is the same", False, "Then it would not be listening to the lips at all."),
         ("Refuse", False, "Each face still belongs to one of the voices."),

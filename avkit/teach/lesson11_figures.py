@@ -34,7 +34,7 @@ def draw_run(curves: Curves, steps: int, killed: int | None = None, title: str =
     axes[0].set(title="training loss: negative SNR (dB)", xlabel="step", xlim=(0, steps))
     axes[0].legend(fontsize=8, loc="upper right")
     seen, gains = curves.get("val_si_snr_improvement", ([], []))
-    axes[1].plot([0, *seen], [0, *gains], "o-", color=plots.RED)
+    axes[1].plot(seen, gains, "o-", color=plots.RED)
     axes[1].axhline(0, color="black", lw=0.6)
     axes[1].set(title="other voices: SI-SNRi (dB)", xlabel="step", xlim=(0, steps))
     axes[1].set_ylim(min(-0.5, *gains, 0) - 0.2, max(1.0, *gains, 0) + 0.5)
@@ -54,7 +54,7 @@ def draw_norms(norms: Mapping[str, Sequence[float]], limit: float) -> Html:
     for row, (what, values) in enumerate(norms.items()):
         axes.plot(values, np.full(len(values), row), "|", color=plots.COLOURS[row], ms=16)
     axes.axvline(limit, color="black", ls="--", lw=1)
-    axes.text(limit, -0.75, f" limit {limit:g}", fontsize=9)
+    axes.text(limit, -0.6, f" limit {limit:g}", fontsize=9)
     axes.set(xscale="log", xlabel="length of the gradient", ylim=(len(norms) - 0.4, -0.9))
     axes.set_yticks(range(len(norms)), list(norms))
     shares = ", ".join(f"{what}: {np.mean(np.array(v) > limit):.0%} above the limit" for what, v in norms.items())
@@ -66,11 +66,10 @@ def draw_courses(found: Mapping[str, Sequence[Course]], marked: int | None = Non
     fig, axes = plots.figure(10, 3.6, 1, 2, width_ratios=(1.5, 1))
     for colour, (name, courses) in zip(plots.COLOURS, found.items()):
         mean = np.mean([_smooth(course.losses, 10) for course in courses], axis=0)
-        axes[0].plot(mean, color=colour, label=name, lw=1.4)
-    axes[0].set(xlabel="step", title="training loss (dB)")
+        axes[0].plot(mean, color=colour, lw=1.4)
+    axes[0].set(xlabel="step", title="training loss (dB), in the colours of the bars")
     if marked is not None:
         axes[0].axvline(marked, color="black", ls=":", lw=1)
-    axes[0].legend(fontsize=8)
     names = list(found)
     words = []
     for row, (colour, name) in enumerate(zip(plots.COLOURS, names)):
@@ -124,13 +123,15 @@ def draw_shares(order: torch.Tensor, devices: Mapping[int, Sequence[torch.Tensor
     """Which item goes to which device; number of devices -> for each device its (steps, batch) items."""
     place = {int(item): index for index, item in enumerate(order)}
     fig, axes = plots.figure(9, 0.9 * len(devices) + 0.6, len(devices), 1, squeeze=False, sharex=True)
+    colours = (*plots.COLOURS, "#666666")  # one for each of eight devices
     for row, (count, shares) in enumerate(devices.items()):
         axis = axes[row, 0]
         for device, share in enumerate(shares):
-            ink = "black" if plots.COLOURS[device % 7] in (plots.ORANGE, plots.SKY, plots.YELLOW) else "white"
+            colour = colours[device % len(colours)]
+            ink = "black" if colour in (plots.ORANGE, plots.SKY, plots.YELLOW) else "white"
             for step, items in enumerate(share):
                 for item in items.tolist():
-                    axis.add_patch(_square(place[item], plots.COLOURS[device % 7]))
+                    axis.add_patch(_square(place[item], colour))
                     axis.text(place[item], 0, str(step), ha="center", va="center", fontsize=8, color=ink)
         axis.set(xlim=(-0.6, len(order) - 0.4), ylim=(-0.6, 0.6), yticks=[], title=f"{count} device(s)")
     axes[-1, 0].set_xlabel("place in the epoch's order (colour: device; number: step)")

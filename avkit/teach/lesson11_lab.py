@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from avkit.curves import read_curves
+from avkit.data.cache import Cache
 from avkit.data.corpus import Plan, make_corpus
-from avkit.data.datasets import ItemSettings, open_split
+from avkit.data.datamodule import training_rows
+from avkit.data.datasets import ItemSettings, MixingSettings, open_split
 from avkit.data.features import store_features
 from avkit.errors import DataError, MissingPackageError
 from avkit.lip_weights import load_lip_encoder
@@ -37,7 +39,7 @@ NETWORK = "iianet-tiny"  # trained here: of the small networks the one whose ste
 LIPS = "rtfs-net-tiny"  # whose trained lip encoder serves, frozen
 PLAN = Plan(seed=11, tr=160, cv=40, tt=0)  # the notebook's own corpus
 FEATURES = "lips"  # name of the stored lip features, under features/ of that corpus
-STEPS = 320  # of the five-minute run
+STEPS, BATCH = 320, 8  # of the five-minute run
 # Two cycles instead of six and windows of 16 ms instead of 4, so a quarter of the frames: most examples for the time there is.
 RUN_OVERRIDES = {"cycles": 2, "fusion_cycles": 2, "window": 256, "filters": 256}
 
@@ -79,21 +81,29 @@ def settings(root: str, steps: int, seed: int = 0) -> list[str]:
 
     Lip features that `make_data` has stored are used; a corpus without them has its frames read.
     """
-    stored = FEATURES if (Path(root) / "features" / FEATURES).is_dir() else "null"
     return [
         f"--data.root={root}",
         f"--model.lip_encoder={LIPS}",
         f"--model.overrides={_flow(RUN_OVERRIDES)}",
         f"--trainer.max_steps={steps}",
-        f"--data.features={stored}",
-        "--data.batch_size=8",
-        f"--data.items_per_epoch={8 * -(-steps // 4)}",
+        f"--data.features={_stored(root) or 'null'}",
+        f"--data.batch_size={BATCH}",
+        f"--data.items_per_epoch={_items_per_epoch(steps)}",
         "--data.validation_items=80",
         "--trainer.log_every_n_steps=1",
         f"--model.warmup={min(40, steps // 4)}",
         "--model.average=0.99",
         f"--seed_everything={seed}",
     ]
+
+
+def _stored(root: str) -> str | None:
+    """The name of the lip features that `make_data` has stored there, if it has."""
+    return FEATURES if (Path(root) / "features" / FEATURES).is_dir() else None
+
+
+def _items_per_epoch(steps: int) -> int:
+    return BATCH * -(-steps // 4)  # four epochs, each with a validation
 
 
 def short_settings(root: str, weights: Path, steps: int = SHORT_STEPS) -> list[str]:
@@ -238,14 +248,28 @@ def watch(process: subprocess.Popen | None, out: Path, draw: Callable, until: in
 
 
 def encode(lips: LipEncoder, batch: dict[str, Tensor]) -> Tensor:
-    """Lip features (B, 512, F) of a batch's first talkers, by a frozen encoder."""
+    """Lip features (B, 512, F) of a batch's first talkers, by a frozen encoder; features that the batch holds stay as they are."""
+    if batch["lips"].dtype != torch.uint8:
+        return batch["lips"][:, 0].float()
     with torch.no_grad():
         return lips(((batch["lips"][:, 0].float() / 255 - MEAN) / STD)[:, None])
 
 
+def first_batches(root: str, steps: int, count: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The first batches of the run that `settings` describes, as (mixture, lip features, targets)."""
+    item = ItemSettings(segment=1.0, start="random", augment=True, features=_stored(root))
+    items = _items_per_epoch(steps)
+    split = Cache(open_split(root, "tr", item, seed=0, mixing=MixingSettings(items, same_talker=True)))
+    order, lips = training_rows(seed=0, epoch=0, items=items, batch_size=BATCH, rank=0, world=1), load_lip_encoder(LIPS)
+    batches = [split.batch(0, rows) for rows in order[:count]]
+    return [(batch["mixture"], encode(lips, batch), batch["targets"]) for batch in batches]
+
+
 def gradient_norms(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor, Tensor]]) -> list[float]:
-    """The length of the gradient of the loss for each (mixture, lips, targets), all weights taken as one vector."""
+    """The length of the gradient of the loss for each (mixture, lips, targets), all weights taken as one vector; dropout is at
+    work, as in training."""
     norms = []
+    network.train()
     for mixture, lips, targets in batches:
         network.zero_grad()
         negative_snr(network(mixture, lips), targets).mean().backward()
@@ -260,6 +284,22 @@ def gain(network: nn.Module, sample: Sample) -> tuple[Tensor, float]:
     voices = separate(sample.mixture.expand(2, -1), sample.lips, model=network)[:, 0]
     before = si_snr(sample.mixture.expand(2, -1), sample.voices)
     return voices, float((si_snr(voices, sample.voices) - before).mean())
+
+
+@torch.no_grad()
+def validated(network: nn.Module, root: str, items: int = 16) -> tuple[float, float]:
+    """A network on validation items: (mean SI-SNRi in dB, how loud its output is beside the mixture, as a ratio of root mean squares)."""
+    split = open_split(root, "cv", ItemSettings(segment=1.0, features=_stored(root)), seed=0)
+    lips, mode, gains, loudness = load_lip_encoder(LIPS), network.training, [], []
+    network.eval()
+    for index in range(min(items, len(split))):
+        batch = {name: value[None] for name, value in split[0, index].items()}
+        mixture, target = batch["mixture"], batch["targets"][:, 0]
+        voice = network(mixture, encode(lips, batch))[:, 0]
+        gains.append(float(si_snr(voice, target) - si_snr(mixture, target)))
+        loudness.append(float(voice.norm() / mixture.norm()))
+    network.train(mode)
+    return sum(gains) / len(gains), sum(loudness) / len(loudness)
 
 
 def volume_only(root: str, items: int = 40) -> tuple[float, float]:
@@ -301,18 +341,21 @@ class Fading:
 def fade(flush: bool, size: int = 30_000, decay: float = 0.9, blocks: int = 30, each: int = 50) -> Fading:
     """Multiply a state by `decay` over and over, as a recurrence does in silence, and time it.
 
-    The fastest of three passes counts. The processor's setting is left as it was found.
+    The fastest of three passes counts, in processor time where its clock is fine enough, so that other programs do not. The
+    processor's setting is left as it was found.
     """
     found = Fading([each * (block + 1) for block in range(blocks)], [float("inf")] * blocks, [0.0] * blocks)
+    fine = time.get_clock_info("thread_time").resolution < 1e-5
+    clock = time.thread_time if fine else time.perf_counter
     before = _flushes()
     torch.set_flush_denormal(flush)
     for _ in range(3):
         state = torch.rand(size, generator=torch.Generator().manual_seed(0)) + 0.5
         for block in range(blocks):
-            begin = time.perf_counter()
+            begin = clock()
             for _ in range(each):
                 state.mul_(decay)
-            found.seconds[block] = min(found.seconds[block], (time.perf_counter() - begin) / each)
+            found.seconds[block] = min(found.seconds[block], (clock() - begin) / each)
             found.denormal[block] = count_denormals(state) / size
     torch.set_flush_denormal(before)
     return found

@@ -57,6 +57,16 @@ def test_without_both_meeting_places_no_lips_are_heard(model, inputs):
         assert torch.equal(one, other) == (part == "both"), part
 
 
+def test_with_both_messages_held_both_talkers_get_the_same(model, inputs):
+    with lab.without(model, "top_constant"), lab.without(model, "middle_constant"):
+        one, other = model(*inputs)
+    torch.testing.assert_close(one, other)
+    for part in ("top_constant", "middle_constant"):
+        with lab.without(model, part):
+            one, other = model(*inputs)
+        assert not torch.allclose(one, other, rtol=1e-3), part
+
+
 def test_half_of_the_exchange_is_left(model):
     top = model.separation.inter_top
     a, v = torch.randn(2, 16, 30), torch.randn(2, 8, 5)

@@ -14,13 +14,14 @@ import toy_corpus
 from torch import nn
 
 import avkit
-from avkit.data.datamodule import training_rows
+from avkit.data.datamodule import MixtureData, training_rows
 from avkit.data.drawing import order
 from avkit.errors import DataError
 from avkit.learner import Separation
 from avkit.lip_weights import load_lip_encoder
 from avkit.teach import find_data, lesson11, lesson11_record
 from avkit.teach import lesson11_bench as bench
+from avkit.teach import lesson11_figures as figures
 from avkit.teach import lesson11_lab as lab
 
 
@@ -80,6 +81,42 @@ def corpus(tmp_path_factory):
 def test_the_best_volume_is_half_the_mixture_or_near(corpus):
     factor, snr = lab.volume_only(corpus)
     assert 0.3 <= factor <= 0.8 and 0 < snr < 6
+
+
+def test_gradients_are_measured_on_the_runs_own_first_batches(corpus):
+    resolved = lab.resolve([lab.NETWORK], lab.settings(corpus, 12))
+    data = MixtureData(**resolved["data"]["init_args"])
+    data.setup("fit")
+    rows = training_rows(seed=0, epoch=0, items=24, batch_size=8, rank=0, world=1)
+    found = lab.first_batches(corpus, 12, 2)
+    assert len(found) == 2 and resolved["seed_everything"] == 0
+    for (mixture, lips, targets), row in zip(found, rows[:2], strict=True):
+        batch = data.train.batch(0, row)
+        assert torch.equal(mixture, batch["mixture"]) and torch.equal(targets, batch["targets"])
+        assert lips.shape == (8, 512, 25)
+
+
+def test_a_network_that_returns_the_mixture_gains_nothing(corpus):
+    class Half(nn.Module):
+        def forward(self, mixture, lips):
+            return 0.5 * mixture[:, None]
+
+    gain, loudness = lab.validated(network := Half(), corpus, items=2)
+    assert gain == pytest.approx(0, abs=1e-4) and loudness == pytest.approx(0.5) and network.training
+
+
+def test_only_what_was_validated_is_drawn(monkeypatch):
+    monkeypatch.setattr(figures.plots, "picture", lambda fig, alt, **how: (fig, alt))
+    for seen, gains in (([], []), ([79, 159], [-0.8, 0.4])):
+        fig, _ = figures.draw_run({"train_loss": ([0, 1], [0.0, -1.0]), "val_si_snr_improvement": (seen, gains)}, 320)
+        assert list(fig.axes[1].lines[0].get_xdata()) == seen
+
+
+def test_eight_devices_have_eight_colours(monkeypatch):
+    monkeypatch.setattr(figures.plots, "picture", lambda fig, alt, **how: fig)
+    order = torch.arange(16)
+    fig = figures.draw_shares(order, {8: [lesson11.share(order, 1, rank, 8) for rank in range(8)]})
+    assert len({patch.get_facecolor() for patch in fig.axes[0].patches}) == 8
 
 
 def test_bench_items_are_made_as_the_package_makes_them(corpus):
