@@ -221,6 +221,12 @@ def _probe_two_masks(answer, draw: torch.Generator) -> dict[str, Tensor]:
     for shape in ((5, 7), (40,)):
         wanted = torch.complex(torch.randn(shape, generator=draw), torch.randn(shape, generator=draw))
         first, second = answer(wanted)
+        for name, mask in (("first", first), ("second", second)):
+            results[f"the {name} mask, one number for each of {wanted.numel()} ratios"] = torch.zeros(
+                torch.as_tensor(mask).shape
+            )
+        if not all(torch.as_tensor(mask).shape == shape for mask in (first, second)):
+            return results  # the comparison says which shape is wrong
         parts = torch.view_as_real(torch.stack((first + 0j, second + 0j)))
         results[f"first − second, {wanted.numel()} ratios"] = first - second
         results["the lowest part of either mask, which must not be negative"] = parts.min().clamp(max=0)
@@ -420,7 +426,7 @@ INSTRUCTOR = """
 **Questions to ask**
 
 - Nobody told the encoder that channel c and channel c + C/2 belong together. What makes them a pair? (The product alone.)
-- Taking the angle away ruins the sound, a constant angle may not. What had we shown after the first experiment, and what had we
+- Taking the angle away ruins the sound, a constant angle does not. What had we shown after the first experiment, and what had we
   not? (That the decoder leans on it; not that it tells anything.)
 - A fitted mask of a million numbers hits 32,000 samples. Is that impressive? (No. It shows that the form of the mask forbids
   nothing. It says nothing about whether a network could find it.)
@@ -428,6 +434,7 @@ INSTRUCTOR = """
 
 **If time is short** leave out the sweep over channels at the end of section 7.
 
-**After a retraining** of the bundled network read sections 6 and 7 again: the shares of angles, and how far the output turns its
-bins, are printed and may look different; the text says what either outcome would mean.
+**After a retraining** of the bundled network read sections 6 and 7 again. The text says what this network's mask looks like (each pair
+opens one of its parts, or neither), and an assertion stops the notebook where another's does not; how far the output turns its bins
+is printed.
 """

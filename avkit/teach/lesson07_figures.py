@@ -58,7 +58,7 @@ def _scatter_ratios(axes: Axes, ratios: Tensor, weights: Tensor, colour: str) ->
 def draw_question(ratios: Tensor, weights: Tensor) -> Html:
     """Ideal ratios (T, F) of one voice's bins, with the quarter that a ReLU leaves shaded."""
     fig, axes = plots.figure(4.6, 4.2)
-    _region(axes, 0, 90, plots.ORANGE, "left by the ReLU")
+    _region(axes, 0, 90, plots.ORANGE, "what a ReLU lets through")
     _scatter_ratios(axes, ratios, weights, plots.BLUE)
     _plane(axes, 1.8, "the number each bin should be multiplied by")
     axes.legend(loc="lower left")
@@ -227,37 +227,43 @@ def draw_turns(ratios: Mapping[str, tuple[Tensor, Tensor]]) -> Html:
     )
 
 
+_KINDS = {  # of fitted masks -> marker, line and colour
+    "S³": ("o", "-", plots.BLUE),
+    "S³ without its ReLU": ("^", "-.", plots.ORANGE),
+    "real mask": ("s", "--", plots.GREEN),
+}
+
+
 def draw_curves(curves: Mapping[str, Sequence[float]], level: tuple[str, float]) -> Html:
-    """SNR in dB against steps of a fit, and one level to compare with."""
+    """SNR in dB against steps of a fit, for each of `_KINDS`, and one level to compare with."""
     fig, axes = plots.figure(7, 3.0)
     for index, (name, curve) in enumerate(curves.items()):
+        marker, line, colour = _KINDS[name]
+        steps = range(1, len(curve) + 1)
         axes.plot(
-            range(1, len(curve) + 1),
-            curve,
-            "-" if index == 0 else "--",
-            color=plots.COLOURS[index],
-            lw=2,
-            label=name,
+            steps, curve, marker + line, color=colour, ms=5, markevery=(4 * index + 3, 12), lw=2, label=name
         )
     axes.axhline(level[1], color="black", ls=":", label=level[0])
     axes.set(xlabel="step", ylabel="SNR (dB)")
     axes.legend()
     ends = ", ".join(f"{name} {curve[-1]:.0f} dB" for name, curve in curves.items())
     return plots.picture(
-        fig, f"SNR of fitted masks against steps: both rise far above {level[0]}; at the end {ends}."
+        fig, f"SNR of fitted masks against steps: all rise far above {level[0]}; at the end {ends}."
     )
 
 
 def draw_channels(pairs: Sequence[int], reached: Mapping[str, Sequence[float]]) -> Html:
-    """SNR in dB that fitted masks reach with so many complex channels."""
-    fig, axes = plots.figure(7, 3.1)
-    for index, (name, values) in enumerate(reached.items()):
-        style = "o-" if "S³" in name else "s--"
-        axes.plot(pairs, values, style, color=plots.COLOURS[index], lw=2, label=name)
+    """SNR in dB that fitted masks reach with so many complex channels; names are "kind, … ends", with one of `_KINDS`."""
+    fig, axes = plots.figure(8.5, 3.3)
+    for name, values in reached.items():
+        kind, _, ends = name.rpartition(", ")
+        marker, line, colour = _KINDS[kind]
+        inside = "white" if "random" in ends else colour
+        axes.plot(pairs, values, marker + line, color=colour, mfc=inside, mew=1.5, ms=7, lw=1.8, label=name)
     axes.set_xscale("log", base=2)
     axes.set_xticks(pairs, [str(k) for k in pairs])
     axes.set(xlabel="complex channels (pairs)", ylabel="SNR reached (dB)")
-    axes.legend(fontsize=9)
+    axes.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     words = "; ".join(
         f"{name}: {', '.join(f'{v:.0f}' for v in values)} dB" for name, values in reached.items()
     )

@@ -27,7 +27,7 @@ With less time, leave out the visual block's equality and the stopwatch.
   the official network finds them. That is the case for section 4.
 - They count one direction of the SRU, or four products in every layer. Let them write down the shape of each matrix first.
 - They expect a network for four seconds to have more parameters. Ask: which weight knows how long the sound is?
-- They read "SI-SNR falls by 7 dB without CAF" as "CAF is worth 7 dB". A lesion shows what this network relies on; an ablation retrains.
+- They read "SI-SNRi falls by 16 dB without CAF" as "CAF is worth 16 dB". A lesion shows what this network relies on; an ablation retrains.
 - They take a falling loss for learning. In section 7 the mean falls without lips as well: one of the voices is learnt by heart for both.
 
 **Questions to ask.**
@@ -308,26 +308,26 @@ AFTER = [
     multiple_choice(
         "The scan along time is to see further for the same price. Which change does it?",
         (
-            "one more level of compression",
-            True,
-            "each step then stands for twice as long a stretch, and there are a quarter as many points to scan.",
-        ),
-        (
             "more hidden features in the SRU",
             False,
             "a larger memory, at a higher price; its reach is set by its gates.",
+        ),
+        (
+            "one more level of compression",
+            True,
+            "each step then stands for twice as long a stretch, and there are a quarter as many points to scan.",
         ),
         ("a larger R", False, "every further pass costs as much as the first."),
     ),
     multiple_choice(
         "TF-AR puts coarse knowledge G back into a fine level d by I(d, G). What would be lost if G were only added?",
+        ("G could no longer be enlarged", False, "enlarging is the same in both cases."),
+        ("the gradient would not reach G", False, "it passes through a sum at least as well."),
         (
             "G could no longer switch points of d off",
             True,
             "the gate multiplies what is fine by a number between 0 and 1, point by point; a sum cannot silence anything.",
         ),
-        ("G could no longer be enlarged", False, "enlarging is the same in both cases."),
-        ("the gradient would not reach G", False, "it passes through a sum at least as well."),
     ),
     multiple_choice(
         "The same mixture is given twice, with the lips of either talker. Up to where are all features of RTFS-Net the same?",
@@ -349,12 +349,12 @@ AFTER = [
     ),
     multiple_choice(
         "S³ multiplies the mask with E. Why not with a₀, which is where the separation started?",
+        ("a₀ has other channels", False, "both have 256 channels and the same frames and frequencies."),
         (
             "E is a linear image of the sound: the E of a mixture is the sum of its voices' E",
             True,
             "so a share of E is a share of the sound. The norm and the ReLU of the bottleneck destroy that.",
         ),
-        ("a₀ has other channels", False, "both have 256 channels and the same frames and frequencies."),
         (
             "a₀ has no real and imaginary parts",
             False,
@@ -364,16 +364,16 @@ AFTER = [
     multiple_choice(
         "Two papers state 21.9 G and 18.6 G MACs. What must you know before you call one network cheaper?",
         (
-            "the length of sound and the counter of each",
-            True,
-            "one is for 2 s and the other for 1 s, and tools differ in whether they see recurrences and attention.",
-        ),
-        (
             "the number of parameters",
             False,
             "that is another cost; RTFS-Net-4 and -12 have the same and differ by a factor of 2.6.",
         ),
         ("the graphics card", False, "that matters for seconds, not for a count of multiplications."),
+        (
+            "the length of sound and the counter of each",
+            True,
+            "one is for 2 s and the other for 1 s, and tools differ in whether they see recurrences and attention.",
+        ),
     ),
 ]
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from avkit.teach import plots
 from avkit.teach.display import Html
+
+PARAMS, MACS, SECONDS, GAIN = plots.BLUE, plots.ORANGE, plots.GREEN, plots.SKY  # one colour for each quantity
 
 GROUPS = {  # bars of the explorer -> parts, as `count_by_hand` names them
     "encoder, decoder": ("encoder", "decoder"),
@@ -34,7 +37,7 @@ def draw_sizes(
     here, there = (np.array(grouped(counts)) / 1e9 for counts in (macs, standard))
     fig, axes = plots.figure(8, 3)
     places = np.arange(len(GROUPS))
-    axes.barh(places, here, 0.55, color=plots.BLUE, label="these sizes")
+    axes.barh(places, here, 0.55, color=MACS, label="these sizes")
     axes.barh(places, there, 0.8, facecolor="none", edgecolor="black", label="RTFS-Net-4")
     axes.set_yticks(places, list(GROUPS))
     axes.invert_yaxis()
@@ -46,13 +49,16 @@ def draw_sizes(
 
 
 def _bars(
-    names: Sequence[str], columns: Mapping[str, Sequence[float]], units: Sequence[str], words: str, alt: str
+    names: Sequence[str],
+    columns: Mapping[str, Sequence[float]],
+    colours: Sequence[str],
+    units: Sequence[str],
+    words: str,
+    alt: str,
 ) -> Html:
     """Horizontal bars side by side, one panel a column, with their values written at their ends."""
     fig, panels = plots.figure(8.5, 0.34 * len(names) + 1.1, 1, len(columns), sharey=True)
-    for axes, (title, values), unit, colour in zip(
-        panels, columns.items(), units, plots.COLOURS, strict=False
-    ):
+    for axes, (title, values), colour, unit in zip(panels, columns.items(), colours, units, strict=True):
         bars = axes.barh(range(len(names)), values, color=colour)
         room = 0.3 * (max(0, *values) - min(0, *values))  # for the figures at the bars' ends
         axes.bar_label(bars, [f"{value:{words}}{unit}" for value in values], padding=3, fontsize=9)
@@ -77,7 +83,7 @@ def draw_bill(params: Mapping[str, int], macs: Mapping[str, int]) -> Html:
         "Bars of each part's share of parameters and of MACs. The two scans lead both; the visual block has many parameters "
         f"and next to no MACs. The largest share of MACs is that of {largest}."
     )
-    return _bars(shown, spent, ["%", "%"], ".1f", alt)
+    return _bars(shown, spent, (PARAMS, MACS), ("%", "%"), ".1f", alt)
 
 
 def draw_clock(macs: Mapping[str, int], seconds: Mapping[str, float], name: str) -> Html:
@@ -88,15 +94,18 @@ def draw_clock(macs: Mapping[str, int], seconds: Mapping[str, float], name: str)
         "share of processor time": [100 * value / sum(timed) for value in timed],
     }
     alt = f"Bars of each group's share of the MACs of {name} and of its measured processor time, which differ from group to group."
-    return _bars(list(GROUPS), spent, ["%", "%"], ".1f", alt)
+    return _bars(list(GROUPS), spent, (MACS, SECONDS), ("%", "%"), ".1f", alt)
 
 
 def draw_channels(stft: Tensor, encoded: Tensor, hop: int) -> Html:
-    """The magnitude of an STFT (2, T, F), and of the three strongest learned channels of E, (C, T, F), taken as complex."""
+    """The magnitude of an STFT (2, T, F), and of the three learned channels of E, (C, T, F), taken as complex, that are
+    least like it: their levels in decibels correlate least with its own."""
     real, imaginary = encoded.chunk(2)
     learned = real.square() + imaginary.square()  # (C / 2, T, F)
-    strongest = learned.mean(dim=(1, 2)).argsort(descending=True)[:3].tolist()
-    panels = {"STFT": stft.square().sum(0)} | {f"E, channel {index}": learned[index] for index in strongest}
+    power = torch.cat((stft.square().sum(0, keepdim=True), learned)).flatten(1)
+    levels = (power / power.amax(dim=1, keepdim=True).clamp_min(1e-12)).clamp_min(1e-6).log10()
+    unlike = torch.corrcoef(levels)[0, 1:].argsort()[:3].tolist()
+    panels = {"STFT": stft.square().sum(0)} | {f"E, channel {index}": learned[index] for index in unlike}
     fig, axes = plots.figure(11, 2.6, 1, len(panels), sharey=True)
     for axis, (title, power) in zip(axes, panels.items(), strict=True):
         levels = 10 * (power / power.max()).clamp_min(1e-12).log10().numpy()
@@ -105,8 +114,8 @@ def draw_channels(stft: Tensor, encoded: Tensor, hop: int) -> Html:
     fig.colorbar(image, ax=axes.tolist(), label="below loudest (dB)")
     return plots.picture(
         fig,
-        "The spectrogram of a mixture, and three learned channels of its encoding: the same picture, differently weighed and "
-        "smeared.",
+        "The spectrogram of a mixture, and the three learned channels of its encoding that are least like it: still the same "
+        "picture, differently weighed and smeared.",
     )
 
 
@@ -153,7 +162,7 @@ def draw_memory(curves: Mapping[str, Tensor], limit: float) -> Html:
             axis.plot(values[:, voice], style, color=plots.COLOURS[voice], label=name)
         axis.axhline(limit, color="black", lw=0.8, ls=":")
         axis.set(title=title, xlabel="step")
-    axes[0].text(0, limit + 0.4, "best for both alike", fontsize=9)
+    axes[0].text(len(values) - 1, limit - 1, "best for both alike", fontsize=9, ha="right", va="center")
     axes[0].set_ylabel("SNR (dB)")
     axes[0].legend()
     return plots.picture(
@@ -174,4 +183,4 @@ def draw_worth(names: Sequence[str], cost: Sequence[float], gains: Sequence[floa
         f"Bars: each part's share of the MACs, and the gain without it. The whole network gains {whole:.1f} dB. The least is lost "
         f"without {kept}, the most without {lost}."
     )
-    return _bars(list(names), spent, ["%", " dB"], ".1f", alt)
+    return _bars(list(names), spent, (MACS, GAIN), ("%", " dB"), ".1f", alt)

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from avkit.teach import lesson07 as lesson
+from avkit.teach import lesson07_figures as figures
+from avkit.teach.exercises import RIGHT, WRONG, judge
 from avkit.teach.samples import Sample
 
 
@@ -61,3 +63,22 @@ def test_angles_of_the_mixture_on_its_own_magnitudes_give_it_back(sample):
     given = torch.stack((sample.mixture, -sample.mixture))  # the sign is an angle: it is lost
     back = lesson.with_angles_of(given, sample.mixture)
     torch.testing.assert_close(back, sample.mixture.expand(2, -1), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shift", [5 + 5j, torch.tensor(5 + 5j)])
+def test_a_mask_of_another_shape_is_told_so(shift):
+    """Right in value, for any number may be added to both masks, but one mask is a bare number."""
+    two_masks = lesson.EXERCISES["two_masks"]
+    verdict = judge(two_masks, lambda wanted: (wanted + shift, shift))
+    assert verdict.status == WRONG and "second mask" in verdict.text
+    assert "the shape is (), it should be (5, 7)" in verdict.text
+    assert judge(two_masks, lambda wanted: (wanted + 9 + 9j, 0 * wanted + 9 + 9j)).status == RIGHT
+
+
+def test_three_kinds_of_fitted_mask_look_different():
+    looks = figures._KINDS.values()
+    assert all(len(set(part)) == 3 for part in zip(*looks, strict=True))
+    curves = {kind: [1.0, 2.0] for kind in figures._KINDS}
+    assert "all rise far above it" in figures.draw_curves(curves, ("it", 0.0)).text
+    reached = {f"{kind}, {ends} ends": [1.0] for kind in figures._KINDS for ends in ("trained", "random")}
+    assert all(f"{name}: 1 dB" in figures.draw_channels((1,), reached).text for name in reached)
