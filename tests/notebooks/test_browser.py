@@ -33,12 +33,12 @@ def test_run_move_a_slider_and_play(lab_address, browser):
         open_notebook(page, lab_address, "01_sound_to_spectrogram.ipynb")
         run_all(page)
         assert page.locator(".avkit-check-unsolved").count() == 4
-        before = page.locator('img[alt*="window of 16 ms:"]')
+        before = page.locator('img[alt*="window of 16 ms, in two parts"]')
         assert before.count() == 1
         source = before.get_attribute("src")
         page.locator(".widget-slider .noUi-handle").first.focus()
         page.keyboard.press("ArrowRight")
-        after = page.locator('img[alt*="window of 32 ms:"]')
+        after = page.locator('img[alt*="window of 32 ms, in two parts"]')
         after.wait_for(timeout=20_000)
         assert after.get_attribute("src") != source and before.count() == 0
         played = _playing(page, "audio")
