@@ -271,7 +271,7 @@ def load_model(name_or_path: str | os.PathLike, *, fast: bool = True) -> nn.Modu
     """
     from avkit import weights
 
-    if str(name_or_path) in {row.name for row in weights.OFFICIAL} and not Path(name_or_path).exists():
+    if weights.is_official(name_or_path):
         return use_form(weights.load(str(name_or_path)), fast)
     folder, config = read_config(name_or_path)
     model = _build(config, fast)

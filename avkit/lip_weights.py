@@ -49,7 +49,7 @@ def load_lip_encoder(name_or_path: str | os.PathLike) -> LipEncoder:
     """
     from avkit import weights
 
-    if str(name_or_path) in {row.name for row in weights.OFFICIAL} and not Path(name_or_path).exists():
+    if weights.is_official(name_or_path):
         encoder = weights.load(str(name_or_path))
         encoder = encoder if isinstance(encoder, LipEncoder) else encoder.lips
         if encoder is None:

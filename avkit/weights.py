@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 from dataclasses import asdict, dataclass
@@ -118,8 +119,9 @@ def _bundled(name: str) -> Weights:
     size = sum(path.stat().st_size for path in folder.iterdir())
     shared = (config["lip_encoder"] or {}).get("of")
     lips = f", with the lip encoder of {shared}" if shared else ""
-    what = config["preset"] if name != f"{config['preset']}-opening" else f"{config['preset']}'s twin that sees only how wide the mouth opens,"
-    what = f"{what} trained on synthetic talkers{lips}, in the package: avkit.load_model({name!r})"
+    recipe = (re.search(r"--config (\S+)", config["provenance"].get("command", "")) or ["", ""])[1]  # a twin has its own
+    trained = f" by the recipe {recipe}" if recipe not in ("", config["preset"]) else ""
+    what = f"{config['preset']} trained on synthetic talkers{trained}{lips}, in the package: avkit.load_model({name!r})"
     return Weights(name, config["preset"], what, "MIT, as avkit", str(folder), size=size)
 
 
@@ -129,6 +131,11 @@ def find(name: str) -> Weights:
         if row.name == name:
             return row
     raise InputError(f"no weights are named {name!r}; there are {', '.join(row.name for row in catalogue())}")
+
+
+def is_official(name_or_path: str | os.PathLike) -> bool:
+    """Whether this names weights that others publish, and not a file or folder that happens to be called so."""
+    return str(name_or_path) in {row.name for row in OFFICIAL} and not Path(name_or_path).exists()
 
 
 def cache_folder() -> Path:

@@ -39,6 +39,8 @@ def main(argv: list[str]) -> int:
     """Entry of `avkit reproduce`; returns 0, or 1 where something is missing."""
     parser = _parser()
     arguments, settings = parser.parse_known_args(argv)
+    shipped = arguments.out is None and not records.default_folder().is_dir() and records.SHIPPED.is_dir()
+    arguments.out = arguments.out or records.default_folder()
     trend = str(arguments.row).startswith("trend.") or arguments.row == "ablations"
     unknown = [
         part
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> int:
         print(f"Written to {path}.")
         return 0
     if arguments.list or not arguments.row:
-        folder = records.shipped_or(arguments.out)
+        folder = records.SHIPPED if shipped else arguments.out
         found = records.read(folder)
         print(as_json(found) if arguments.json else table(found))
         if not found:
@@ -101,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.md",
         help="write the ledger as a page (README.md beside the records)",
     )
-    add("--out", type=Path, default=records.default_folder(), help="folder of the records (%(default)s)")
+    add("--out", type=Path, help=f"folder of the records ({records.default_folder()}; to list: those that ship, where it is missing)")
     add("--from", dest="results", type=Path, metavar="RESULTS", help="make the row's record from an evaluation's folder")
     add("--official", type=Path, metavar="DIR", help="checkouts RTFS-Net and IIANet: times are taken beside the official code's")
     queue = parser.add_argument_group("ablations at a small scale")
@@ -178,18 +180,11 @@ def missing(row: Row) -> str:
     return "\n".join([
         head,
         f"  Needed: {'; '.join(needs)}.",
-        f"  Then, with {' and '.join(name for name in _PLACES if name in row.command)} in {_its(row)}:",
+        f"  Then, replacing {' and '.join(name for name in ('ROOT', 'LIP_WEIGHTS', 'MIX.wav') if name in row.command)}:",
         *(f"    {line}" for line in commands),
         *([f"  Note: {row.note}."] if row.note else []),
         f"  {_RAW.format(corpus=row.corpus)}",
     ])  # fmt: skip
-
-
-_PLACES = ("ROOT", "LIP_WEIGHTS", "MIX.wav")
-
-
-def _its(row: Row) -> str:
-    return "their places" if sum(name in row.command for name in _PLACES) > 1 else "its place"
 
 
 def _lip_weights(row: Row) -> str:

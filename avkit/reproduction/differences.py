@@ -92,12 +92,12 @@ def _networks() -> list[Difference]:
 
 
 def _training() -> list[Difference]:
-    unknown = "on a trained network not known; `--config rtfs-net-paper` trains as the paper says"
-    both = unknown.replace("rtfs-net-paper` trains", "rtfs-net-paper` or `iianet-paper` trains")
+    unknown = "on a trained network not known; {} trains as the paper says".format
     return [
         Difference("loss", "RTFS-Net", "both, training loss", "SI-SNR", "SNR to train, SI-SNR to validate",
-                   f"SNR also fixes the level of the output; {both}"),
-        Difference("schedule", "RTFS-Net", "RTFS-Net, rate halved", "after 5 epochs without progress", "after 10", unknown),
+                   f"SNR also fixes the level of the output; {unknown('`--config rtfs-net-paper` or `iianet-paper`')}"),
+        Difference("schedule", "RTFS-Net", "RTFS-Net, rate halved", "after 5 epochs without progress", "after 10",
+                   unknown("`--config rtfs-net-paper`")),
         Difference("lip-encoder", "IIANet", "IIANet, lip encoder while training", "frozen",
                    "weights frozen, but its batch norms keep counting, and what they count is not saved",
                    "next to none on a small network (notebook 14 measures it); not measured on the released weights"),

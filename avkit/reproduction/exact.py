@@ -52,12 +52,13 @@ def timing(network: str, official: Path | None = None, repeats: int = 3) -> Outc
     count what other programs do meanwhile. With `official` the official code takes turns with ours, on the same weights.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    models = [create_model(network)]
-    if official is not None:
+    if official is None:
+        models = [create_model(network)]
+    else:
         from avkit import bench_official
 
-        models.append(bench_official.build(network, official))
-        models[0].load_state_dict(bench_official.ours(models[1], network).state_dict())
+        theirs_as_built = bench_official.build(network, official)
+        models = [bench_official.ours(theirs_as_built, network), theirs_as_built]
     models = [model.eval().to(device) for model in models]
     mixture = torch.randn(1, 2 * SAMPLE_RATE, device=device)
     lips = torch.randn(1, 512, frames_for(2 * SAMPLE_RATE), device=device)

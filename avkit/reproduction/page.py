@@ -13,7 +13,6 @@ _DIGITS = {
     "M": "{:.3f} M", "G MACs": "{:.3f} G", "dB": "{:.1f} dB", "ms": "{:.1f} ms", "%": "{:.1f} %",
     "K parameters": "{:,.1f} K", "G MACs, 2 s": "{:.3g} G", "mixtures": "{:,.0f}",
 }  # fmt: skip
-_UNITS = {"M": " M", "G MACs": " G", "G MACs, 2 s": " G", "K parameters": " K", "ms": " ms", "%": " %"}
 _ABOUT = (
     "Every number of both papers' tables, and what became of it: what the paper prints, what the official code computes "
     "today, what was measured here. Made from the records beside it by `avkit reproduce --page`; `avkit reproduce ROW` "
@@ -34,7 +33,7 @@ def published(row: Row, record: dict | None = None) -> tuple[str, str]:
     elif row.unit in ("dB", "PESQ"):  # tables of scores keep their zeros
         paper = shown(row.paper, row.unit)
     else:
-        paper = f"{row.paper:,g}{_UNITS.get(row.unit, '')}"
+        paper = f"{row.paper:,g}{_DIGITS[row.unit].partition('}')[2]}"
     return paper, shown(code, row.unit, "not stated")
 
 

@@ -28,11 +28,6 @@ def default_folder() -> Path:
     )
 
 
-def shipped_or(folder: Path) -> Path:
-    """A folder of records to read: this one, or the clone's own where there is none of that name."""
-    return folder if folder.is_dir() or not SHIPPED.is_dir() else SHIPPED
-
-
 def record(row: Row, value: float | None, note: str, seconds: float, **more: Any) -> dict:
     """A row's record: the value in the row's unit, what there is to say, and where it comes from."""
     return {

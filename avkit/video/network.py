@@ -74,7 +74,7 @@ def automatic() -> str:
 def _named(name: str) -> nn.Module:
     if name in list_bundled():
         return load_model(name)
-    if name in {row.name for row in weights.OFFICIAL}:
+    if weights.is_official(name):
         return weights.load(name)
     if Path(name).is_file() and Path(name).suffix not in (".json", ".safetensors"):
         network = load_official(name)

@@ -122,9 +122,10 @@ def test_the_list_finds_the_shipped_records_from_anywhere(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     assert main(["--list"]) == 0
     assert "30.614 G" in capsys.readouterr().out
-    (tmp_path / "empty").mkdir()
-    assert main(["--list", "--out", "empty"]) == 0
-    assert "no records in empty" in capsys.readouterr().err
+    for named in ("empty", "missing"):  # a folder that was asked for is the one that is read
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        assert main(["--list", "--out", named]) == 0
+        assert f"no records in {named}" in capsys.readouterr().err
 
 
 def test_claims_come_to_what_the_tables_say():
