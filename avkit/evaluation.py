@@ -21,14 +21,13 @@ import os
 import shlex
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +36,7 @@ from torch import nn
 
 from avkit._extras import EXTRA_OF, install_line
 from avkit._progress import interval
+from avkit._workers import end_with_parent
 from avkit.baselines import CONTROLS, ORACLES
 from avkit.checkpoints import attach_lips, load_model, load_official, weights_digest, write_atomically
 from avkit.data.manifests import OPENING, SPLITS, Mixture, read_manifest
@@ -255,14 +255,9 @@ _worker: tuple[Systems, tuple[str, ...]] | None = None  # of a worker process
 def _start_worker(job: _Job) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the pool in order
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(1)
     _worker = job.load(), job.settings.metrics
-
-
-def _end_with_parent() -> None:
-    parent_process().join()
-    os._exit(1)
 
 
 def _work(mixture: Mixture, group: str, known: dict | None) -> dict:

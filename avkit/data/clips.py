@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import tempfile
 import wave
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from avkit._progress import interval
+from avkit._workers import pool
 from avkit.checkpoints import write_atomically
 from avkit.data import mixing
 from avkit.data.checking import Fault, Layout
@@ -120,16 +118,8 @@ def _spread(jobs: list[tuple], workers: int) -> Iterator[Fault | None]:
     if workers == 1 or len(jobs) < 2:
         yield from itertools.starmap(_cut, jobs)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    try:
-        yield from pool.map(_cut, *zip(*jobs, strict=True), chunksize=1)
-    except BrokenProcessPool:
-        raise DataError(
-            "a worker ended without a word, for want of memory perhaps. The same command goes on; --workers 1 shows with "
-            "which clip it happens"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with pool(workers) as processes:
+        yield from processes.map(_cut, *zip(*jobs, strict=True))
 
 
 def _paths(clip: Clip, out: Path) -> tuple[Path, Path]:

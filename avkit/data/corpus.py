@@ -13,7 +13,6 @@ place, so an interrupted run goes on where it stopped and the number of workers 
 import argparse
 import hashlib
 import json
-import multiprocessing
 import os
 import platform
 import shlex
@@ -30,6 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from avkit._progress import interval
+from avkit._workers import pool
 from avkit.data import mixing
 from avkit.data.espeak import Synthesiser
 from avkit.data.labels import LABELS, MIXTURES, Labels, read_labels, read_mixtures, read_mouth
@@ -214,18 +214,6 @@ def track(counts: Iterable[int], total: int, what: str, quiet: bool) -> None:
             bar.update(count)
 
 
-def pool(workers: int | None, initializer=None):
-    """Worker processes, one a core unless told otherwise, with one thread of arithmetic each; they start afresh, whatever threads this process runs."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update({name: "1" for name in names})
-    try:
-        return multiprocessing.get_context("spawn").Pool(workers or os.cpu_count() or 1, initializer)
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
 def _prepare(root: Path, plan: Plan) -> bool:
     """Make the folders; True if this very corpus is already complete. Raises `DataError` if another one is in the way."""
     wanted = plan.as_dict()
@@ -271,9 +259,7 @@ def make_corpus(root: Path | str, plan: Plan, workers: int | None = None, comman
     started, spent = time.perf_counter(), _processor_seconds()
     with pool(workers, _start_worker) as processes:
         for work, items, what in ((_utterances, utterances, "speaking and drawing"), (_mixtures, pairs, "mixing")):
-            track(processes.imap_unordered(partial(work, root, plan), _pieces(items)), len(items), what, quiet)
-        processes.close()
-        processes.join()
+            track(processes.map(partial(work, root, plan), _pieces(items)), len(items), what, quiet)
     info = _finish(root, plan, pairs, command, espeak_version)
     if not quiet:
         seconds = time.perf_counter() - started
@@ -380,8 +366,8 @@ def verify(root: Path | str, expected: Path | str | None = None, workers: int | 
     mixtures = [(row["split"], row["name"]) for row in read_mixtures(root)]
     utterances = list(read_labels(root).ids)
     with pool(workers) as processes:
-        audio = dict(processes.imap_unordered(partial(_audio_digest, root), mixtures, chunksize=16))
-        mouths = dict(processes.imap_unordered(partial(_mouth_digest, root), utterances, chunksize=16))
+        audio = dict(processes.map(partial(_audio_digest, root), mixtures, chunksize=16))
+        mouths = dict(processes.map(partial(_mouth_digest, root), utterances, chunksize=16))
     tables = {name: (root / name).read_text(encoding="utf-8") for name in (LABELS, MIXTURES)}
     found = _checksums(audio, mouths, tables)
     return {part: found[part] == wanted.get(part) for part in found}

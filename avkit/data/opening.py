@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from avkit._workers import pool
 from avkit.data import mouth
-from avkit.data.corpus import pool, track, write_frames
+from avkit.data.corpus import track, write_frames
 from avkit.data.labels import read_labels
 from avkit.data.manifests import OPENING
 from avkit.data.visemes import CURVES
@@ -52,5 +53,5 @@ def draw_opening(root: Path | str, workers: int | None = None, quiet: bool = Fal
     rows = read_labels(root).rows
     (root / OPENING).mkdir(exist_ok=True)
     with pool(workers) as processes:
-        track(processes.imap_unordered(partial(_draw_one, root, compress), rows, chunksize=16), len(rows), "drawing", quiet)
+        track(processes.map(partial(_draw_one, root, compress), rows, chunksize=16), len(rows), "drawing", quiet)
     return root / OPENING

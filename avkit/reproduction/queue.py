@@ -10,14 +10,14 @@ import contextlib
 import json
 import os
 import shlex
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any
 
+from avkit._workers import end_with_parent
 from avkit.errors import AvkitError, DataError, InputError
 from avkit.reproduction.contrasts import Contrast, Scale, Variant, planned, train_argument
 
@@ -138,7 +138,7 @@ def run_one(folder: Path, spec: dict[str, Any], machine: tuple[str, ...] = ()) -
 
 def _in_process(folder: str, spec: dict[str, Any], machine: tuple[str, ...]) -> None:
     """What a worker process does: its output goes to the run's log, and it ends when the queue's process ends."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     with open(Path(folder) / LOG, "a", encoding="utf-8") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -146,11 +146,6 @@ def _in_process(folder: str, spec: dict[str, Any], machine: tuple[str, ...]) -> 
 
     torch.set_num_threads(1)
     run_one(Path(folder), spec, machine)
-
-
-def _end_with_parent() -> None:
-    parent_process().join()
-    os._exit(1)
 
 
 # -------------------------------------------------------------------------------------------------------- the queue
