@@ -37,7 +37,7 @@ def test_a_worker_that_dies_is_an_error():
 
 def test_a_script_without_a_guard_ends_and_says_why(tmp_path):
     (tmp_path / "work.py").write_text(SCRIPT.format(guard="if True:", seconds=0))
-    ended = subprocess.run([sys.executable, "work.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([sys.executable, "work.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 1 and 'outside `if __name__ == "__main__":`' in ended.stderr
 
 

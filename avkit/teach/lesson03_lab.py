@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from avkit.data.corpus import Plan, make_corpus
 from avkit.data.visemes import shapes_of
-from avkit.lips import FRAME_SIZE
+from avkit.errors import MissingPackageError
+from avkit.lips import CROP_SIZE, FRAME_SIZE
 from avkit.signal import FRAME_RATE, SAMPLE_RATE
 from avkit.teach import lesson06_lab, probes
 from avkit.video import crops
@@ -78,3 +82,53 @@ def two_way(matrix: Tensor) -> float:
     """How often a mouth correlates more with its own voice than with another: (N, N) mouths × voices -> share of pairs."""
     pairs = [(i, j) for i, j in itertools.permutations(range(len(matrix)), 2)]
     return sum(bool(matrix[i, i] > matrix[i, j]) for i, j in pairs) / len(pairs)
+
+
+# Teaching an encoder ----------------------------------------------------------------------------------------------
+
+PLAN = Plan(seed=3, tr=240, cv=0, tt=0)  # the talkers that the notebook's own encoder learns from
+WINDOW = 10  # frames of an utterance that a step sees
+
+
+def more_mouths(shipped: str, fast: bool) -> tuple[probes.Clips, str]:
+    """Utterances to learn from and a sentence on them: made here or, in the quick version and where eSpeak NG is missing, the
+    four of the training split that ships."""
+    few = "the four utterances of the training split that ships"
+    if fast:
+        return probes.load_clips(shipped, "tr"), f"The quick version learns from {few}."
+    with tempfile.TemporaryDirectory(prefix="avkit-03-") as folder:
+        try:
+            make_corpus(Path(folder) / "talkers", PLAN, quiet=True)
+        except MissingPackageError as missing:
+            return probes.load_clips(shipped, "tr"), f"{missing}\nUntil then it learns from {few}: expect little."
+        clips = probes.load_clips(Path(folder) / "talkers", "tr")
+    return clips, f"{len(clips)} utterances of {len(set(clips.talkers))} talkers, none of them among those of the test."
+
+
+def windows(clips: probes.Clips, step: int, size: int = 16) -> tuple[Tensor, Tensor, Tensor]:
+    """What one step of training sees: ten frames each of some utterances, cropped at random and in every second step mirrored.
+
+    Returns:
+        frames (size, 10, 88, 88) uint8, visemes (size, 10) int64, curves (size, 10, 6) float32.
+    """
+    draw = torch.Generator().manual_seed(step)
+    length, free = clips.frames.shape[1], FRAME_SIZE - CROP_SIZE + 1
+    rows = torch.randint(len(clips), (size,), generator=draw)
+    places = torch.randint(length - WINDOW + 1, (size, 1), generator=draw) + torch.arange(WINDOW)
+    top, left = torch.randint(free, (2,), generator=draw).tolist()
+    rows = rows[:, None]
+    frames = clips.frames[rows, places][..., top : top + CROP_SIZE, left : left + CROP_SIZE]
+    frames = frames.flip(-1) if step % 2 else frames
+    return frames, clips.visemes[rows, places], clips.curves[rows, places].float()
+
+
+def visemes_right(reader: nn.Module, clips: probes.Clips) -> float:
+    """Share of frames whose viseme a reader names, (F, 88, 88) uint8 frames -> logits first; in evaluation mode."""
+    edge = (FRAME_SIZE - CROP_SIZE) // 2
+    crops = clips.frames[:, :, edge : edge + CROP_SIZE, edge : edge + CROP_SIZE]
+    before = reader.training
+    reader.eval()
+    with torch.no_grad():
+        said = torch.cat([reader(clip[None])[0].argmax(-1) for clip in crops])
+    reader.train(before)
+    return float((said == clips.visemes).double().mean())

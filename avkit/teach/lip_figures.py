@@ -212,6 +212,23 @@ def draw_probe(scores: Mapping[str, tuple[float, float]], chance: float, truth: 
     )
 
 
+def draw_reading(right: Mapping[int, float], levels: Mapping[str, float]) -> Html:
+    """A reader's share of visemes right as it learns, step -> share, beside what others reach, name -> share."""
+    fig, axes = plots.figure(8, 2.8)
+    axes.plot(list(right), list(right.values()), "o-", color=plots.COLOURS[0], ms=4)
+    last = max(right)
+    for (name, share), colour in zip(levels.items(), plots.COLOURS[1:], strict=False):
+        axes.axhline(share, color=colour, ls="--", lw=1)
+        axes.text(1.01 * last, share, f"{name}, {share:.0%}", va="center", fontsize=8, color=colour)
+    axes.set(xlabel="training step", ylabel="visemes right", xlim=(0, last), ylim=(0, 0.75), title="talkers never seen")
+    words = "; ".join(f"{name} {share:.0%}" for name, share in levels.items())
+    return plots.picture(
+        fig,
+        f"Visemes of talkers never seen that the new encoder names: {right[min(right)]:.0%} at first, {right[last]:.0%} after "
+        f"{last} steps. Dashed, for comparison: {words}.",
+    )
+
+
 def draw_pairs(scores: Mapping[str, Mapping[str, float]]) -> Html:
     """How well a probe tells two sounds apart by one frame: group -> {pair: share}."""
     fig, axes = plots.figure(8, 2.6)

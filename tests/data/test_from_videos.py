@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from video_scenes import MOUTH, Talk
 
 from avkit import cli
@@ -19,6 +20,8 @@ from avkit.data.manifests import read_manifest, talker_of
 from avkit.data.mixture_list import draw_list, read_list, split_of
 from avkit.data.reading import read_audio, read_mouth
 from avkit.errors import DataError, InputError
+from avkit.lip_weights import save_lip_encoder
+from avkit.lips import LipEncoder, LipEncoderConfig
 from avkit.video.composite import Actor, Scene, sway, write_composite
 from avkit.video.writing import Mp4Writer
 
@@ -152,6 +155,43 @@ def test_lrs2_from_downloaded_clips_to_lists_that_train(videos, tmp_path, capsys
     item = open_split(out, "tr", ItemSettings(segment=0.8), 0)[(0, 0)]
     assert item["mixture"].shape == (12800,)
     assert item["lips"].shape == (1, 20, 88, 88)
+
+
+NAMED = {  # a corpus' clips as they are downloaded -> their ids
+    "lrs3": ("trainval/0Fi83BHQsMA/000{:02d}.mp4", "0Fi83BHQsMA_000{:02d}"),
+    "vox2": ("dev/mp4/id0001{0}/-_21Uxsk56V/00002.mp4", "id0001{0}_-_21Uxsk56V_00002"),
+}
+NETWORK = "{channels: 8, hidden: 8, rnn_hidden: 4, rnn_layers: 1, lip_hidden: 8, lip_heads: 2, repeats: 1}"
+
+
+@pytest.mark.parametrize("corpus", NAMED)
+def test_other_corpora_from_downloaded_clips_to_a_table(corpus, videos, tmp_path, capsys):
+    """Raw clips, lists, a step of training, an evaluation: each corpus by its own naming."""
+    root, out = tmp_path / "clips", tmp_path / "2Mix"
+    folders, names = NAMED[corpus]
+    ids = [names.format(n) for n in range(6)]
+    for n in range(6):
+        (root / folders.format(n)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(videos[f"talker {n % 2}"], root / folders.format(n))
+    for split, (a, b) in {"tr": ids[:2], "cv": ids[2:4], "tt": ids[4:]}.items():
+        (tmp_path / f"mix_2_spk_{split}.txt").write_text(f"{a} 2.5 {b} -2.5\n")
+    lists = [f"{split}={tmp_path}/mix_2_spk_{split}.txt" for split in ("tr", "cv", "tt")]
+    assert cli.main(["prepare", corpus, str(root), str(out), "--from-videos", "--mix", *lists, *CUT]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert (report["cut"], report["mixed"], report["faults"]) == (6, {"tr": 1, "cv": 1, "tt": 1}, {})
+    (mixture,) = read_manifest(out, "tr")
+    assert mixture.name == f"{ids[0]}_2.5_{ids[1]}_-2.5"
+    assert len({source.talker for source in mixture.sources}) == (2 if corpus == "vox2" else 1)  # of LRS3, a video's name
+    torch.manual_seed(0)
+    save_lip_encoder(tmp_path / "lips", LipEncoder(LipEncoderConfig(stem=2, widths=(2, 2, 4, 4))))
+    run = ["train", "--config", "rtfs-net-4", "--config", corpus, "--out", str(tmp_path / "run"), "--data.root", str(out)]
+    tiny = ["--data.segment=0.8", "--data.batch_size=1", "--data.workers=0", "--trainer.max_epochs=1", "--trainer.devices=1"]
+    tiny += ["--trainer.accelerator=cpu", "--trainer.sync_batchnorm=false"]
+    assert cli.main([*run, *tiny, f"--model.lip_encoder={tmp_path / 'lips'}", f"--model.overrides={NETWORK}"]) == 0
+    table = tmp_path / "table"
+    assert cli.main(["evaluate", str(tmp_path / "run/model"), str(out), "--out", str(table), "--metrics", "si_snr"]) == 0
+    summary = json.loads((table / "summary.json").read_text())
+    assert summary["systems"]["model"]["si_snri"]["mixtures"] == 1
 
 
 def test_without_a_list_everything_is_cut_and_the_next_command_is_named(videos, tmp_path, capsys):
