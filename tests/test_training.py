@@ -373,7 +373,8 @@ def test_a_run_begins_with_trained_weights_and_says_so(config, unbroken, tmp_pat
     assert_same(state(tmp_path / "broken"), state(tmp_path / "whole"))
 
 
-RTFS = {"channels": 8, "hidden": 8, "rnn_hidden": 4, "rnn_layers": 1, "lip_hidden": 8, "lip_heads": 2, "lip_dropout": 0.0, "repeats": 1}
+RTFS = {"channels": 8, "hidden": 8, "rnn_hidden": 4, "rnn_layers": 1, "levels": 2, "lip_hidden": 8, "lip_heads": 2}
+RTFS |= {"lip_dropout": 0.0, "repeats": 1}
 
 
 @pytest.mark.parametrize("network", ["iianet-tiny", "rtfs-net-tiny"])
