@@ -148,8 +148,8 @@ class Separation(Learner):
         overrides: fields of that network's configuration to change.
         changes: blocks to exchange for one of the papers' alternatives, as fields of `avkit.ablations.RTFSNetChanges`
             or `IIANetChanges`.
-        weights: a folder or bundled name of a trained network of the same configuration to begin with; None
-            begins with random weights.
+        weights: a folder or bundled name of a trained network of the same configuration, or of its twin without
+            lips, to begin with; None begins with random weights.
         lip_encoder: a folder or bundled name with a trained lip encoder; None only where no lips are looked
             at.
         audio_only: zeros instead of lip features; the network then has as many outputs as an item has
@@ -313,12 +313,21 @@ class Separation(Learner):
 def begin_with(network: torch.nn.Module, weights: str) -> dict[str, Any]:
     """Fill a network with the weights of a trained one, and return where those come from.
 
+    Of a twin without lips, which returns several voices, the mask of the first is taken.
+
     weights: a folder or bundled name that `avkit.load_model` reads.
-    Raises CheckpointError where the two networks differ in configuration.
+    Raises CheckpointError where the two networks differ in configuration but for the number of voices.
     """
     trained = load_model(weights, fast=False)
+    voices, wanted = trained.config.n_src, network.state_dict()
+    given = trained.state_dict()
+    if voices > network.config.n_src == 1:
+        for key, value in given.items():
+            shape = wanted[key].shape if key in wanted else ()
+            if shape and value.shape == (voices * shape[0], *shape[1:]):
+                given[key] = value[: shape[0]]
     try:
-        network.load_state_dict(trained.state_dict())
+        network.load_state_dict(given)
     except RuntimeError as error:
         first = " ".join(line.strip() for line in str(error).splitlines()[1:3])
         raise CheckpointError(f"The weights in '{weights}' are those of another network: {first}") from None

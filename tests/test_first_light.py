@@ -1,6 +1,9 @@
 """The first separation of `make lab`, with the network and the mixture that ship."""
 
+import json
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,6 +11,15 @@ import torch
 from avkit import _first_light
 from avkit.metrics import si_snr
 from avkit.separation import read_audio
+
+STEPS = (
+    "git clone",
+    "make lab, until JupyterLab answers",
+    "first notebook: open, run all cells",
+    "first exercise of notebook 01, wrong and then right",
+    "two minutes of talkers, 60 steps of training, evaluation",
+    "the voices of a video",
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +65,22 @@ def test_without_a_network_it_ends_in_one_line(monkeypatch, tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.startswith("The first separation did not work: ")
     assert "no-such-network" in said
+
+
+@pytest.mark.soak
+def test_a_first_visit_from_a_fresh_clone(repository, tmp_path):
+    """Environment, first notebook in a browser, an exercise, a training run, a video: see tests/first_visit.py."""
+    command = [sys.executable, str(repository / "tests/first_visit.py"), str(tmp_path / "visit")]
+    visited = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert visited.returncode == 0, visited.stdout + visited.stderr
+    steps = json.loads((tmp_path / "visit/visit.json").read_text())["steps"]
+    assert len(steps) == 6 and all(step["seconds"] > 0 for step in steps)
+
+
+def test_the_record_of_a_first_visit_is_whole(repository):
+    """Every step of the record that ships ended well, `make test` too, and the README says what the environment took."""
+    record = json.loads((repository / "data_samples/results/first-visit.json").read_text())
+    assert [step["step"] for step in record["steps"]] == [*STEPS, "make test"]
+    exercise, tests = record["steps"][3], record["steps"][-1]
+    assert exercise["wrong"].startswith("Not yet") and exercise["right"].startswith("Right")
+    assert "passed" in tests["result"] and "failed" not in tests["result"]

@@ -21,7 +21,7 @@ from avkit import cli, training
 from avkit.callbacks import AtomicCheckpointIO, TrainingError
 from avkit.curves import read_curves
 from avkit.errors import CheckpointError, DataError, InputError
-from avkit.learner import Separation
+from avkit.learner import Separation, begin_with
 from avkit.lip_weights import save_lip_encoder
 from avkit.lips import LipEncoder, LipEncoderConfig
 
@@ -401,6 +401,17 @@ def test_weights_of_another_network_are_refused(corpus, unbroken):
     assert module.began["steps"] == 15
     with pytest.raises(CheckpointError, match="those of another network"):
         Separation("iianet-tiny", SMALL | {"hidden": 24}, weights=str(unbroken / "model"), lip_encoder=lips)
+
+
+@pytest.mark.parametrize("network", ["iianet-tiny", "rtfs-net-tiny"])
+def test_a_network_begins_with_the_first_voice_of_its_twin_without_lips(network):
+    twin, begun = avkit.load_model(f"{network}-audio-only", fast=False), avkit.create_model(network, fast=False).eval()
+    assert begin_with(begun, f"{network}-audio-only") == twin.provenance
+    mixture, lips = torch.randn(2, 16000), torch.zeros(2, 512, 25)
+    with torch.no_grad():
+        assert torch.equal(begun(mixture, lips)[:, 0], twin(mixture, lips)[:, 0])
+    with pytest.raises(CheckpointError, match="those of another network"):
+        begin_with(avkit.create_model(f"{network}-audio-only"), network)  # one voice has no second one in it
 
 
 def test_a_run_without_a_lip_encoder_says_how_to_get_one():
