@@ -28,6 +28,7 @@ first-light: environment
 
 test: environment
 	@.venv/bin/python -m avkit._environment browser
+	@.venv/bin/python -m avkit._environment interpreter
 	.venv/bin/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 soak: environment

@@ -1,7 +1,8 @@
-"""What `make` does: set up .venv, find a browser for the tests, open JupyterLab. Standard library only.
+"""What `make` does: set up .venv, find what only tests need, open JupyterLab. Standard library only.
 
     python3 -m avkit._environment install [--torch auto|cpu|cuda]
     python3 -m avkit._environment browser
+    python3 -m avkit._environment interpreter
     python3 -m avkit._environment lab [arguments for JupyterLab]
 
 `install` runs with whatever Python is there and must stay readable to old ones, so that they get an answer.
@@ -26,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+TRITON = "3.7.1"  # whose interpreter runs the GPU's kernels in tests where there is no GPU
 FIRST_NOTEBOOK = "notebooks/00_listen_first.ipynb"
 
 
@@ -265,6 +267,20 @@ def install_browser() -> None:
         print("Chromium could not be installed here: the browser tests will say so.")
 
 
+def install_interpreter(root: Path = ROOT) -> None:
+    """Triton in a folder that only the tests of the GPU's kernels look into. Never fails: the tests decide."""
+    folder = root / ".venv" / "interpreter"
+    whole = folder / f"triton-{TRITON}.dist-info" / "RECORD"  # pip writes it last
+    if whole.is_file() or sys.platform != "linux" or nvidia_gpu():
+        return
+    print("Fetching Triton, whose interpreter tries the GPU's kernels without a GPU (about 200 MB).", flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps", "--retries", "1"]
+    subprocess.run([*command, "--target", str(folder), f"triton=={TRITON}"], check=False, stderr=subprocess.DEVNULL)
+    if not whole.is_file():
+        print("Triton could not be fetched here: the tests that want it will say so.")
+
+
 def lab_command(arguments: list, root_user: bool, display: bool) -> list:
     """JupyterLab's command line for this machine."""
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}"]
@@ -291,6 +307,7 @@ def main(argv: list | None = None) -> int:
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("install").add_argument("--torch", choices=("auto", "cpu", "cuda"), default="auto")
     actions.add_parser("browser")
+    actions.add_parser("interpreter")
     actions.add_parser("lab")
     arguments, rest = parser.parse_known_args(argv)
     if rest and arguments.action != "lab":
@@ -300,6 +317,8 @@ def main(argv: list | None = None) -> int:
             install(arguments.torch)
         elif arguments.action == "browser":
             install_browser()
+        elif arguments.action == "interpreter":
+            install_interpreter()
         else:
             open_lab(rest)
     except SetupError as error:

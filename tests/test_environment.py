@@ -342,13 +342,43 @@ def test_root_on_debian_gets_chromium_after_an_update(monkeypatch):
     assert calls[1][-1] == "chromium"
 
 
+def test_the_interpreter_is_fetched_once_and_into_its_own_folder(tmp_path, monkeypatch, capsys):
+    calls, folder = [], tmp_path / ".venv/interpreter"
+
+    def pip(command, **kwargs):
+        calls.append(command)
+        record = folder / f"triton-{environment.TRITON}.dist-info" / "RECORD"
+        record.parent.mkdir(parents=True)
+        record.touch()
+
+    monkeypatch.setattr(environment, "nvidia_gpu", lambda: False)
+    monkeypatch.setattr(environment.sys, "platform", "linux")
+    monkeypatch.setattr(environment.subprocess, "run", pip)
+    for _ in range(2):
+        environment.install_interpreter(tmp_path)
+    ((*_, place, wanted),) = calls
+    assert (place, wanted) == (str(folder), f"triton=={environment.TRITON}")
+    assert "could not" not in capsys.readouterr().out
+
+
+def test_without_triton_the_tests_say_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(environment, "nvidia_gpu", lambda: False)
+    monkeypatch.setattr(environment.sys, "platform", "linux")
+    monkeypatch.setattr(environment.subprocess, "run", lambda *a, **k: None)
+    environment.install_interpreter(tmp_path)
+    assert "could not be fetched" in capsys.readouterr().out
+    monkeypatch.setattr(environment, "nvidia_gpu", lambda: True)
+    environment.install_interpreter(tmp_path)
+    assert not capsys.readouterr().out
+
+
 # ---------------------------------------------------------------------------------------------- the Makefile
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
         ("lab", ["_environment install --torch cuda", "avkit doctor", "_first_light", "_environment lab"]),
-        ("test", ["_environment install --torch cuda", "_environment browser", "pytest -n 2"]),
+        ("test", ["_environment install --torch cuda", "_environment browser", "_environment interpreter", "pytest -n 2"]),
         ("soak", ["_environment install --torch cuda", "pytest -m soak"]),
         ("course", ["_environment install --torch cuda", "avkit course run"]),
     ],
