@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -36,7 +37,8 @@ class Visit:
         self.folder, self.clone, self.steps = folder, folder / "avkit", []
         inherited = ("AVKIT", "PYTHON", "VIRTUAL_ENV", "JUPYTER", "OMP_", "MALLOC_", "GLIBC_")
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(inherited)}
-        self.environment |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "JUPYTER_PLATFORM_DIRS": "1"}
+        places = {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "JUPYTER_CONFIG_DIR": "config"}
+        self.environment |= {name: str(folder / place) for name, place in places.items()}
         for name, values in SETTINGS.items():
             path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,8 +82,8 @@ class Visit:
                 while not _answers(f"http://127.0.0.1:{port}/api?token=visit"):
                     assert server.poll() is None, f"make lab ended:\n{path.read_text()[-3000:]}"
                     time.sleep(0.3)
-                seen["gains"] = [line.split("SI-SNRi")[1].strip() for line in path.read_text().splitlines() if "SI-SNRi" in line]
-            yield f"http://127.0.0.1:{port}/lab/tree/notebooks/{{}}?token=visit"
+                seen["gains"] = re.findall(r"SI-SNRi +(\S+ dB)", path.read_text())
+            yield f"http://127.0.0.1:{port}/lab/tree/notebooks/{{}}?reset&token=visit"
         finally:
             os.killpg(server.pid, 15)
             server.wait()
@@ -99,40 +101,41 @@ def _answers(address: str) -> bool:
 
 def in_the_browser(visit: Visit, address: str, browser: str) -> None:
     """The first notebook, and the first exercise of the second."""
-    with chromium(browser) as page:
-        with visit.step("first notebook: open, run all cells") as seen:
-            open_notebook(page, address, "00_listen_first.ipynb")
-            run_all(page, 600)
-            seen["players"], seen["pictures"] = page.locator("audio, video").count(), page.locator(".jp-OutputArea img").count()
-        with visit.step("first exercise of notebook 01, wrong and then right") as seen:
-            open_notebook(page, address, "01_sound_to_spectrogram.ipynb")
-            run_all(page, 600)
-            asked = "heard_hz = None"
-            for answer, status in (("2500", "wrong"), ("3000", "right")):
-                page.locator(".jp-CodeCell", has_text=asked).locator(".cm-content").first.click()
-                page.keyboard.press("Control+A")
-                asked = f"heard_hz = {answer}"
-                page.keyboard.type(asked)
-                page.keyboard.press("Shift+Enter")
-                page.keyboard.press("Shift+Enter")
-                verdict = page.locator(f".avkit-check-{status}").first
-                verdict.wait_for(timeout=60_000)
-                seen[status] = verdict.inner_text().split("\n")[0][:80]
+    with visit.step("first notebook: open, run all cells") as seen, chromium(browser) as page:
+        open_notebook(page, address, "00_listen_first.ipynb")
+        run_all(page, 600)
+        seen["players"], seen["pictures"] = page.locator("audio, video").count(), page.locator(".jp-OutputArea img").count()
+    with visit.step("first exercise of notebook 01, wrong and then right") as seen, chromium(browser) as page:
+        open_notebook(page, address, "01_sound_to_spectrogram.ipynb")
+        run_all(page, 600)
+        asked = "heard_hz = None"
+        for answer, status in (("2500", "wrong"), ("3000", "right")):
+            page.locator(".jp-CodeCell", has_text=asked).locator(".cm-content").first.click()
+            page.keyboard.press("Control+A")
+            asked = f"heard_hz = {answer}"
+            page.keyboard.type(asked)
+            page.keyboard.press("Shift+Enter")
+            page.keyboard.press("Shift+Enter")
+            verdict = page.locator(f".avkit-check-{status}").first
+            verdict.wait_for(timeout=60_000)
+            seen[status] = verdict.inner_text().split("\n")[0][:80]
 
 
 def in_the_terminal(visit: Visit, video: Path, tests: bool) -> None:
     """A training run, what it learned, the voices of a video, and the tests."""
     avkit = ".venv/bin/avkit"
-    with visit.step("two minutes of talkers, 60 steps of training, evaluation"):
+    with visit.step("two minutes of talkers, 200 steps of training, evaluation") as seen:
         visit.run(avkit, "corpus", "talkers", "--minutes", "2")
         visit.run(
             avkit, "train", "--config", "rtfs-net-tiny", "--out", "runs/first", "--data.root", "talkers",
-            "--model.lip_encoder", "rtfs-net-tiny", "--trainer.max_steps", "60",
+            "--model.lip_encoder", "rtfs-net-tiny", "--trainer.max_steps", "200",
         )  # fmt: skip
         visit.run(avkit, "evaluate", "runs/first/model", "talkers", "--out", "runs/first/test", "--metrics", "si_snr")
+        summary = json.loads((visit.clone / "runs/first/test/summary.json").read_text())
+        seen["si_snri"] = round(summary["systems"]["model"]["si_snri"]["mean"], 2)
     with visit.step("the voices of a video") as seen:
         seen["video"] = video.name
-        visit.run(avkit, "separate-video", str(video), "--out", "build/video")
+        visit.run(avkit, "separate-video", str(video), "build/video")
         seen["files"] = len(list((visit.clone / "build/video").rglob("*.*")))
     if tests:
         with visit.step("make test") as seen:

@@ -17,7 +17,7 @@ STEPS = (
     "make lab, until JupyterLab answers",
     "first notebook: open, run all cells",
     "first exercise of notebook 01, wrong and then right",
-    "two minutes of talkers, 60 steps of training, evaluation",
+    "two minutes of talkers, 200 steps of training, evaluation",
     "the voices of a video",
 )
 
@@ -86,3 +86,7 @@ def test_the_record_of_a_first_visit_is_whole(repository):
     assert len(lab["gains"]) == 2 and all(gain.startswith("+") for gain in lab["gains"])
     assert notebook["players"] > 3 and notebook["pictures"] > 3
     assert exercise["wrong"].startswith("Not yet") and exercise["right"].startswith("Right")
+    readme = (repository / "README.md").read_text()
+    whole = sum(step["seconds"] for step in steps if step["step"] != "make test")
+    for what, seconds in (("`make lab`, until JupyterLab answers", lab["seconds"]), ("a whole first visit", whole)):
+        assert re.search(rf"\| {re.escape(what)}[^|]*\| {seconds // 60:.0f} min {seconds % 60:.0f} s \|", readme), seconds
