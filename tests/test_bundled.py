@@ -124,6 +124,25 @@ def test_iianet_is_ahead_of_its_own_twin_where_a_voice_is_mixed_with_itself(repo
     assert record["differences_by_group"]["voices: same voice"][IIANET_TWIN]["si_snri"]["low"] > 0
 
 
+def test_first_separate_then_watch_is_told_as_the_record_has_it(repository):
+    """Begun with its twin's weights: what README.md and data_samples/README.md say of it."""
+    record = json.loads((repository / "data_samples/results/iianet-two-stages/summary.json").read_text())
+    readme, samples = ((repository / name).read_text() for name in ("README.md", "data_samples/README.md"))
+    frozen = json.loads((repository / "data_samples/frozen_test.json").read_text())
+    assert record["data"]["corpus_checksum"] == frozen["checksum"]
+    ahead = record["differences"]
+    for found in (record["systems"]["iianet-two-stages"], ahead[IIANET_TWIN], ahead["iianet-one-run"]):
+        assert _in_words(found["si_snri"], readme), found["si_snri"]
+    assert ahead[IIANET_TWIN]["si_snri"]["low"] > 0
+    trained, one_run = (record["networks"][name] for name in ("iianet-two-stages", "iianet-one-run"))
+    twin = avkit.load_model(IIANET_TWIN).provenance
+    assert trained["trained"]["examples"] == 20_000 and trained["trained"]["began_with"] == twin
+    assert one_run["trained"]["examples"] == 48_000
+    gains = [f"{gain:.1f}" for _, gain in trained["trained"]["validation"]["val_si_snr_improvement"]]
+    assert "{} dB after the first thousand steps, then {}, {}, {} and {}:".format(*gains) in " ".join(samples.split())
+    assert f"it had {one_run['trained']['validation']['val_si_snr_improvement'][-1][1]:.1f}, so" in " ".join(samples.split())
+
+
 def test_the_twin_on_the_opening_alone_had_more_examples_and_is_behind_all_the_same(repository):
     pair = [avkit.load_model(name) for name in (NETWORKS[0], OPENING)]
     assert whole_training(pair[1].provenance)[0] == whole_training(pair[0].provenance)[0] + 10_000
