@@ -371,7 +371,7 @@ def main(argv: list[str]) -> int:
         epilog="example: avkit separate-video debate.mp4 voices",
     )
     parser.add_argument("video", metavar="IN", help="any video that FFmpeg reads, with sound")
-    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="folder for the results")
+    results.add_place(parser, "OUT_DIR")
     parser.add_argument(
         "--model",
         metavar="NAME",
@@ -391,6 +391,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     args = parser.parse_args(argv)
+    args.out = args.out or args.place
     report = separate_video(args.video, args.out, args.model, args.offset, args.fresh, args.keep, args.quiet)
     print(summary(report, args.out))
     return 0

@@ -219,6 +219,17 @@ def test_the_command_faces_writes_crops_that_separate_reads(separated, tmp_path,
     assert (tmp_path / "overview.png").stat().st_size > 10_000
 
 
+def test_the_results_place_may_be_named_as_with_other_commands(separated, tmp_path, capsys):
+    assert main(["faces", str(separated.path), "--out", str(tmp_path / "named"), "--quiet"]) == 0
+    assert (tmp_path / "named/faces.json").is_file()
+    for command in ("faces", "separate-video"):
+        for places in ([], ["here", "--out", "there"]):
+            with pytest.raises(SystemExit):
+                main([command, str(separated.path), *places])
+    said = capsys.readouterr().err
+    assert "is required" in said and "not allowed with" in said
+
+
 # --------------------------------------------------------------------------------------------------------- bad input
 
 
