@@ -34,17 +34,28 @@ def _start(initializer: Callable | None) -> None:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Processes that are started here compute on one thread each: they read it as they start."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update({name: "1" for name in _THREADS})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
 def pool(workers: int | None, initializer: Callable | None = None) -> Iterator[ProcessPoolExecutor]:
     """Worker processes, one a core unless told otherwise; they are spawned, whatever threads this process runs.
 
     Raises:
         DataError: a worker ended without a word.
     """
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update({name: "1" for name in _THREADS})  # each worker reads them as it starts
     executor = ProcessPoolExecutor(workers or os.cpu_count() or 1, multiprocessing.get_context("spawn"), _start, (initializer,))
     try:
-        yield executor
+        with one_thread():
+            yield executor
     except BrokenProcessPool:
         raise DataError(
             "A worker process ended without a word: for want of memory, perhaps (fewer workers need less, and one shows where it happens), or because a script "
@@ -52,5 +63,3 @@ def pool(workers: int | None, initializer: Callable | None = None) -> Iterator[P
         ) from None
     finally:
         executor.shutdown(cancel_futures=True)
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})

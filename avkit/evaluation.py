@@ -19,15 +19,13 @@ import io
 import json
 import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +34,7 @@ from torch import nn
 
 from avkit._extras import EXTRA_OF, install_line
 from avkit._progress import interval
-from avkit._workers import end_with_parent
+from avkit._workers import pool
 from avkit.baselines import CONTROLS, ORACLES
 from avkit.checkpoints import attach_lips, load_model, load_official, weights_digest, write_atomically
 from avkit.data.manifests import OPENING, SPLITS, Mixture, read_manifest
@@ -254,8 +252,6 @@ _worker: tuple[Systems, tuple[str, ...]] | None = None  # of a worker process
 
 def _start_worker(job: _Job) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the pool in order
-    end_with_parent()
     torch.set_num_threads(1)
     _worker = job.load(), job.settings.metrics
 
@@ -271,20 +267,12 @@ def _results(job: _Job, systems: Systems, pending: list[tuple[Mixture, str, dict
         for mixture, group, known in pending:
             yield score_item(mixture, systems, job.settings.metrics, group, known)
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (job,))
-    try:
-        waiting = {pool.submit(_work, *item) for item in pending}
+    with pool(workers, partial(_start_worker, job)) as processes:
+        waiting = {processes.submit(_work, *item) for item in pending}
         while waiting:
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in finished:
                 yield future.result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            "A worker process ended without an answer: out of memory, most likely, or a crash in a metric's "
-            "library. What is finished is kept; run the same command again with fewer --workers or --metrics."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _bar(results: Iterator[dict], total: int, done: int, show: bool) -> Iterator[dict]:

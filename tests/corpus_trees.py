@@ -11,6 +11,7 @@ from avkit.data import mixing
 from avkit.data.checking import KINDS, Layout
 
 RATE, FPS = 16000, 25
+RTFS = "{channels: 8, hidden: 8, rnn_hidden: 4, rnn_layers: 1, lip_hidden: 8, lip_heads: 2, repeats: 1}"  # as --model.overrides
 CORPORA = ("lrs2", "lrs3", "vox2")
 _LETTERS = list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 

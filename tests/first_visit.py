@@ -14,19 +14,17 @@ import json
 import os
 import platform
 import re
-import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
-from lab_driver import SETTINGS, chromium, open_notebook, run_all
+from lab_driver import answer_first, chromium, free_port, open_notebook, own_places, run_all, wait_for
+
+from avkit._environment import find_browser
 
 
 class Visit:
@@ -37,12 +35,7 @@ class Visit:
         self.folder, self.clone, self.steps = folder, folder / "avkit", []
         inherited = ("AVKIT", "PYTHON", "VIRTUAL_ENV", "JUPYTER", "OMP_", "MALLOC_", "GLIBC_")
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(inherited)}
-        places = {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "JUPYTER_CONFIG_DIR": "config"}
-        self.environment |= {name: str(folder / place) for name, place in places.items()}
-        for name, values in SETTINGS.items():
-            path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(values))
+        self.environment |= own_places(folder)
 
     @contextlib.contextmanager
     def step(self, name: str):
@@ -54,22 +47,20 @@ class Visit:
         self.steps.append({"step": name, "seconds": seconds, **seen})
         print(f"  {seconds} s  {seen or ''}", flush=True)
 
-    def run(self, *command: str, ok: tuple[int, ...] = (0,)) -> str:
+    def run(self, *command: str) -> str:
         """Run a command in the clone, as typed in a terminal there; what it printed."""
         ended = subprocess.run(
             command, cwd=self.clone, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
         )
         with open(self.folder / "log.txt", "a") as log:
             log.write(f"$ {' '.join(command)}\n{ended.stdout}\n")
-        assert ended.returncode in ok, f"{' '.join(command)} ended with {ended.returncode}:\n{ended.stdout[-3000:]}"
+        assert ended.returncode == 0, f"{' '.join(command)} ended with {ended.returncode}:\n{ended.stdout[-3000:]}"
         return ended.stdout
 
     @contextlib.contextmanager
     def lab(self):
         """`make lab` until JupyterLab answers; its address, with a place for a notebook's name."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         options = f"--port {port} --ServerApp.port_retries=0 --IdentityProvider.token=visit --no-browser --expose-app-in-browser"
         path = self.folder / "lab.txt"
         with open(path, "w") as log:
@@ -79,9 +70,7 @@ class Visit:
             )  # fmt: skip
         try:
             with self.step("make lab, until JupyterLab answers") as seen:
-                while not _answers(f"http://127.0.0.1:{port}/api?token=visit"):
-                    assert server.poll() is None, f"make lab ended:\n{path.read_text()[-3000:]}"
-                    time.sleep(0.3)
+                wait_for(f"http://127.0.0.1:{port}/api?token=visit", server, path, 1800)
                 seen["gains"] = re.findall(r"SI-SNRi +(\S+ dB)", path.read_text())
             yield f"http://127.0.0.1:{port}/lab/tree/notebooks/{{}}?reset&token=visit"
         finally:
@@ -89,14 +78,6 @@ class Visit:
             server.wait()
             with open(self.folder / "log.txt", "a") as log:
                 log.write(f"$ make lab\n{path.read_text()}\n")
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=2):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def in_the_browser(visit: Visit, address: str, browser: str) -> None:
@@ -108,17 +89,8 @@ def in_the_browser(visit: Visit, address: str, browser: str) -> None:
     with visit.step("first exercise of notebook 01, wrong and then right") as seen, chromium(browser) as page:
         open_notebook(page, address, "01_sound_to_spectrogram.ipynb")
         run_all(page, 600)
-        asked = "heard_hz = None"
-        for answer, status in (("2500", "wrong"), ("3000", "right")):
-            page.locator(".jp-CodeCell", has_text=asked).locator(".cm-content").first.click()
-            page.keyboard.press("Control+A")
-            asked = f"heard_hz = {answer}"
-            page.keyboard.type(asked)
-            page.keyboard.press("Shift+Enter")
-            page.keyboard.press("Shift+Enter")
-            verdict = page.locator(f".avkit-check-{status}").first
-            verdict.wait_for(timeout=60_000)
-            seen[status] = verdict.inner_text().split("\n")[0][:80]
+        said = answer_first(page, "heard_hz", {"2500": "wrong", "3000": "right"})
+        seen |= {status: text.split("\n")[0][:80] for status, text in said.items()}
 
 
 def in_the_terminal(visit: Visit, video: Path, tests: bool) -> None:
@@ -148,12 +120,11 @@ def main() -> None:
     parser.add_argument("--video", type=Path, default=REPOSITORY / "data_samples/video/two_faces.mp4")
     parser.add_argument("--tests", action="store_true", help="run `make test` at the end")
     args = parser.parse_args()
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     visit = Visit(args.folder.resolve())
     with visit.step("git clone"):
         subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(visit.clone)], check=True)
     with visit.lab() as address:
-        in_the_browser(visit, address, browser)
+        in_the_browser(visit, address, find_browser())
     in_the_terminal(visit, args.video.resolve(), args.tests)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=visit.clone, capture_output=True, text=True, check=True).stdout.strip()
     record = {

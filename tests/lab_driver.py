@@ -32,30 +32,16 @@ SETTINGS = {
 @contextlib.contextmanager
 def jupyterlab(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     """A JupyterLab server on `folder`; yields its address with the token in it."""
-    for name, values in SETTINGS.items():
-        path = folder / ".settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    private, port = own_places(folder), free_port()
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
     command += [f"--ServerApp.root_dir={folder}", "--IdentityProvider.token=lesson", "--allow-root"]
     command += ["--expose-app-in-browser", "--ServerApp.port_retries=0"]
-    private = {
-        "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"),
-        "JUPYTER_CONFIG_DIR": str(folder / ".config"),
-    }
-    private |= {
-        "JUPYTER_DATA_DIR": str(folder / ".data"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(folder / ".workspaces"),
-    }
     with open(folder / "server.log", "w") as log:
         server = subprocess.Popen(
             command, env={**environment, **private}, stdout=log, stderr=subprocess.STDOUT
         )
         try:
-            _wait_for(f"http://127.0.0.1:{port}/api?token=lesson", server, folder / "server.log")
+            wait_for(f"http://127.0.0.1:{port}/api?token=lesson", server, folder / "server.log")
             yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token=lesson"
         finally:
             server.terminate()
@@ -65,7 +51,24 @@ def jupyterlab(folder: Path, environment: dict[str, str]) -> Iterator[str]:
                 server.kill()
 
 
-def _wait_for(address: str, server: subprocess.Popen, log: Path, seconds: float = 90) -> None:
+def own_places(folder: Path) -> dict[str, str]:
+    """Variables that give a JupyterLab its own configuration, data and workspaces below `folder`, with our settings."""
+    for name, values in SETTINGS.items():
+        path = folder / ".settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+    places = {"JUPYTERLAB_SETTINGS_DIR": ".settings", "JUPYTER_CONFIG_DIR": ".config"}
+    places |= {"JUPYTER_DATA_DIR": ".data", "JUPYTERLAB_WORKSPACES_DIR": ".workspaces"}
+    return {name: str(folder / place) for name, place in places.items()}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(address: str, server: subprocess.Popen, log: Path, seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
         try:
@@ -111,3 +114,19 @@ def run_all(page, seconds: float = 240) -> None:
     page.wait_for_function("window.allRun !== null", timeout=seconds * 1000)
     errors = page.locator("[data-mime-type='application/vnd.jupyter.error']").all_inner_texts()
     assert page.evaluate("window.allRun") == "true", errors or page.evaluate("window.allRun")
+
+
+def answer_first(page, name: str, answers: dict[str, str]) -> dict[str, str]:
+    """Type answers into the exercise `name = None`, one after another, each with its check; {status wanted: what was said}."""
+    said, asked = {}, f"{name} = None"
+    for answer, status in answers.items():
+        page.locator(".jp-CodeCell", has_text=asked).locator(".cm-content").first.click()
+        page.keyboard.press("Control+A")
+        asked = f"{name} = {answer}"
+        page.keyboard.type(asked)
+        page.keyboard.press("Shift+Enter")
+        page.keyboard.press("Shift+Enter")
+        verdict = page.locator(f".avkit-check-{status}").first
+        verdict.wait_for(timeout=60_000)
+        said[status] = verdict.inner_text()
+    return said

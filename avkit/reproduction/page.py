@@ -90,10 +90,17 @@ def page(records: dict[str, dict]) -> str:
 def _line(row: Row, records: dict[str, dict]) -> str:
     record = records.get(row.name, {})
     told = "" if record.get("value", 0) is None else record.get("note", "")  # where there is no value the note stands for it
-    note = "; ".join(part for part in (row.note, told) if part)
+    note = "; ".join(part for part in (row.note, told, _cut_off(row, record)) if part)
     return _cells(
         (f"`{row.name}`", row.what, *published(row, records.get(row.name)), measured(row, records), note or "as published")
     )
+
+
+def _cut_off(row: Row, record: dict) -> str:
+    """A word on a paper's thousands where they are ours cut off, and would not be ours rounded."""
+    value = record.get("value") if row.unit == "K parameters" else None
+    cut = value is not None and int(value) == row.paper != round(value)
+    return "the paper cuts figures off: 739,952 is its 739 K" if cut else ""
 
 
 def _cells(cells: tuple[str, ...]) -> str:

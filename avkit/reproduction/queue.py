@@ -17,7 +17,7 @@ from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any
 
-from avkit._workers import end_with_parent
+from avkit._workers import end_with_parent, one_thread
 from avkit.errors import AvkitError, DataError, InputError
 from avkit.reproduction.contrasts import Contrast, Scale, Variant, planned, train_argument
 
@@ -186,7 +186,7 @@ def work(
     waiting = [job for job in jobs if job.result(runs) is None]
     say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs have ended before; {len(waiting)} to do in {runs}.")
     failed: list[Job] = []
-    with _alone(runs), _one_thread():
+    with _alone(runs), one_thread():
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         for job, seconds, good in _ended(waiting, runs, processes, deadline):
             if not good:
@@ -240,17 +240,6 @@ def _ended(
         for _, process, _ in running.values():
             process.join(30)
             process.kill()  # one that did not listen; its last checkpoint is whole
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes that are started here use one thread each."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,9 @@ from torch import Tensor, nn
 from avkit.data.corpus import Plan, make_corpus
 from avkit.data.visemes import shapes_of
 from avkit.errors import MissingPackageError
-from avkit.lips import CROP_SIZE, FRAME_SIZE, LipTransform
-from avkit.metrics import si_snr
-from avkit.separation import separate
+from avkit.lips import CROP_SIZE, FRAME_SIZE
 from avkit.signal import FRAME_RATE, SAMPLE_RATE
 from avkit.teach import lesson06_lab, probes
-from avkit.teach.samples import Sample
 from avkit.video import crops
 
 
@@ -129,22 +125,10 @@ def windows(clips: probes.Clips, step: int, size: int = 16) -> tuple[Tensor, Ten
 def visemes_right(reader: nn.Module, clips: probes.Clips) -> float:
     """Share of frames whose viseme a reader names, (F, 88, 88) uint8 frames -> logits first; in evaluation mode."""
     edge = (FRAME_SIZE - CROP_SIZE) // 2
-    crops = clips.frames[:, :, edge : edge + CROP_SIZE, edge : edge + CROP_SIZE]
+    centres = clips.frames[:, :, edge : edge + CROP_SIZE, edge : edge + CROP_SIZE]
     before = reader.training
     reader.eval()
     with torch.no_grad():
-        said = torch.cat([reader(clip[None])[0].argmax(-1) for clip in crops])
+        said = torch.cat([reader(clip[None])[0].argmax(-1) for clip in centres])
     reader.train(before)
     return float((said == clips.visemes).double().mean())
-
-
-def mean_gain(model: nn.Module, encoder: nn.Module, mixtures: Sequence[Sample]) -> float:
-    """SI-SNRi in dB of a network that reads lips through an encoder: the mean over both talkers of each mixture."""
-    transform, gains = LipTransform(), []
-    with torch.no_grad():
-        for mixture in mixtures:
-            features = torch.cat([encoder(transform(mouth)[None]) for mouth in mixture.lips])
-            both = mixture.mixture.expand(2, -1)
-            voices = separate(both, features, model=model)[:, 0]
-            gains.append(si_snr(voices, mixture.voices) - si_snr(both, mixture.voices))
-    return float(torch.stack(gains).mean())

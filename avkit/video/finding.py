@@ -16,7 +16,7 @@ from avkit.signal import FRAME_RATE
 from avkit.video import results
 from avkit.video.people import find_faces
 from avkit.video.reading import probe
-from avkit.video.work import Work, disk
+from avkit.video.work import Work, add_place, disk
 
 
 def find_people_in_video(
@@ -100,7 +100,7 @@ def main(argv: list[str]) -> int:
         epilog="example: avkit faces debate.mp4 faces && avkit separate debate.wav faces/mouths/person-1_0.00.npz --out voices",
     )
     parser.add_argument("video", metavar="IN", help="any video that FFmpeg reads")
-    results.add_place(parser, "OUT")
+    add_place(parser, "OUT")
     parser.add_argument(
         "--shortest",
         type=float,
@@ -110,10 +110,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--fresh", action="store_true", help="begin anew instead of going on")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     args = parser.parse_args(argv)
-    args.out = args.out or args.place
-    report = find_people_in_video(args.video, args.out, args.shortest, args.fresh, args.quiet)
+    out = args.out or args.place
+    report = find_people_in_video(args.video, out, args.shortest, args.fresh, args.quiet)
     for person in report["people"]:
         times = ", ".join(f"{s['start']:.1f} to {s['stop']:.1f} s" for s in person["on_screen"])
         print(f"{person['name']}: {times}")
-    print(f"{args.out / 'faces.json'}, {args.out / 'overview.png'}")
+    print(f"{out / 'faces.json'}, {out / 'overview.png'}")
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from itertools import pairwise
@@ -167,10 +166,3 @@ def _level(voice: np.ndarray, loudest: float) -> np.ndarray:
     size = max(1, len(voice) // 1000)
     parts = [float(np.abs(voice[n : n + size]).max()) for n in range(0, len(voice), size)]
     return np.array(parts) / loudest
-
-
-def add_place(parser: argparse.ArgumentParser, name: str) -> None:
-    """Where results go: by its place on the command line (`args.out`), or after --out (`args.place`) as with other commands."""
-    place = parser.add_mutually_exclusive_group(required=True)
-    place.add_argument("out", metavar=name, nargs="?", type=Path, help="folder for the results")
-    place.add_argument("--out", metavar=name, dest="place", type=Path, help="the same, as other commands have it")

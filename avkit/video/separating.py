@@ -23,7 +23,7 @@ from avkit.video.people import Faces, find_faces, runs
 from avkit.video.reading import Video, probe, write_sound
 from avkit.video.tracks import Person, Stretch
 from avkit.video.voices import stream_voice
-from avkit.video.work import Work, disk
+from avkit.video.work import Work, add_place, disk
 
 SHORTEST = 1.0  # seconds that a person must be in the picture
 _PEAK = 0.9  # of the mixture given to the network, as in the corpora
@@ -371,7 +371,7 @@ def main(argv: list[str]) -> int:
         epilog="example: avkit separate-video debate.mp4 voices",
     )
     parser.add_argument("video", metavar="IN", help="any video that FFmpeg reads, with sound")
-    results.add_place(parser, "OUT_DIR")
+    add_place(parser, "OUT_DIR")
     parser.add_argument(
         "--model",
         metavar="NAME",
@@ -391,9 +391,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     args = parser.parse_args(argv)
-    args.out = args.out or args.place
-    report = separate_video(args.video, args.out, args.model, args.offset, args.fresh, args.keep, args.quiet)
-    print(summary(report, args.out))
+    out = args.out or args.place
+    report = separate_video(args.video, out, args.model, args.offset, args.fresh, args.keep, args.quiet)
+    print(summary(report, out))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -135,3 +136,13 @@ def disk(path: Path) -> Iterator[None]:
         if named is None:
             raise
         raise named from None
+
+
+def add_place(parser: argparse.ArgumentParser, name: str) -> None:
+    """Where results go: `args.out` by its place on the command line, or `args.place` after --out as with other commands.
+
+    Two names, because argparse lets an optional place that was left out overwrite an option of the same name.
+    """
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("out", metavar=name, nargs="?", type=Path, help="folder for the results")
+    place.add_argument("--out", metavar=name, dest="place", type=Path, help="the same, as other commands have it")

@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 
 import av
+import corpus_trees
 import numpy as np
 import pytest
 import torch
@@ -161,7 +162,6 @@ NAMED = {  # a corpus' clips as they are downloaded -> their ids
     "lrs3": ("trainval/0Fi83BHQsMA/000{:02d}.mp4", "0Fi83BHQsMA_000{:02d}"),
     "vox2": ("dev/mp4/id0001{0}/-_21Uxsk56V/00002.mp4", "id0001{0}_-_21Uxsk56V_00002"),
 }
-NETWORK = "{channels: 8, hidden: 8, rnn_hidden: 4, rnn_layers: 1, lip_hidden: 8, lip_heads: 2, repeats: 1}"
 
 
 @pytest.mark.parametrize("corpus", NAMED)
@@ -187,7 +187,7 @@ def test_other_corpora_from_downloaded_clips_to_a_table(corpus, videos, tmp_path
     run = ["train", "--config", "rtfs-net-4", "--config", corpus, "--out", str(tmp_path / "run"), "--data.root", str(out)]
     tiny = ["--data.segment=0.8", "--data.batch_size=1", "--data.workers=0", "--trainer.max_epochs=1", "--trainer.devices=1"]
     tiny += ["--trainer.accelerator=cpu", "--trainer.sync_batchnorm=false"]
-    assert cli.main([*run, *tiny, f"--model.lip_encoder={tmp_path / 'lips'}", f"--model.overrides={NETWORK}"]) == 0
+    assert cli.main([*run, *tiny, f"--model.lip_encoder={tmp_path / 'lips'}", f"--model.overrides={corpus_trees.RTFS}"]) == 0
     table = tmp_path / "table"
     assert cli.main(["evaluate", str(tmp_path / "run/model"), str(out), "--out", str(table), "--metrics", "si_snr"]) == 0
     summary = json.loads((table / "summary.json").read_text())

@@ -17,7 +17,6 @@ from avkit.reproduction import records
 from avkit.reproduction.page import measured
 from avkit.reproduction.rows import find
 
-RTFS = "{channels: 8, hidden: 8, rnn_hidden: 4, rnn_layers: 1, lip_hidden: 8, lip_heads: 2, repeats: 1}"
 IIANET = "{cycles: 2, fusion_cycles: 1, channels: 8, hidden: 16, lip_hidden: 8, levels: 2}"
 TOY = {
     "prepare": ["--quiet", "--workers", "1"],
@@ -38,7 +37,7 @@ def at_toy_size(line: str, places: dict[str, str], overrides: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "name,overrides",
-    [("rtfs-net-4.lrs2.sisnri", RTFS), ("iianet-fast.lrs3.sisnri", IIANET), ("rtfs-net-6.vox2.sdri", RTFS)],
+    [("rtfs-net-4.lrs2.sisnri", corpus_trees.RTFS), ("iianet-fast.lrs3.sisnri", IIANET), ("rtfs-net-6.vox2.sdri", corpus_trees.RTFS)],
 )
 def test_from_a_corpus_to_a_row_of_the_ledger(name, overrides, tmp_path, monkeypatch, capsys):
     row = find(name)

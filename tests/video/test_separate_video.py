@@ -220,7 +220,7 @@ def test_the_command_faces_writes_crops_that_separate_reads(separated, tmp_path,
 
 
 def test_the_results_place_may_be_named_as_with_other_commands(separated, tmp_path, capsys):
-    assert main(["faces", str(separated.path), "--out", str(tmp_path / "named"), "--quiet"]) == 0
+    assert main(["faces", "--out", str(tmp_path / "named"), str(separated.path), "--quiet"]) == 0
     assert (tmp_path / "named/faces.json").is_file()
     for command in ("faces", "separate-video"):
         for places in ([], ["here", "--out", "there"]):
