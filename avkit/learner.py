@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +18,13 @@ from avkit.checkpoints import attach_lips, load_model, save_model
 from avkit.data.features import check_features
 from avkit.errors import CheckpointError, InputError
 from avkit.fast.graphs import record_training
+from avkit.fast.switch import readable
 from avkit.lip_weights import load_lip_encoder
 from avkit.lips import MEAN, STD
 from avkit.losses import PermutationInvariant, negative_si_snr, negative_snr
 from avkit.registry import create_model
 
+RECALIBRATION = 16  # training batches over which an averaged network's batch norms are measured
 LOSSES = {"snr": negative_snr, "si-snr": negative_si_snr}
 
 
@@ -290,6 +293,10 @@ class Separation(Learner):
 
     def on_validation_epoch_start(self) -> None:
         self._sums = torch.zeros(3, dtype=torch.float64)
+        if self.average is not None:
+            batches = self.trainer.datamodule.first_batches(RECALIBRATION)
+            inputs = ({key: value.to(self.device) for key, value in batch.items()} for batch in batches)
+            recalibrate(self.average, (self.estimate(self.average, batch) for batch in inputs))
 
     def on_validation_epoch_end(self) -> None:
         """Means over all items of all devices, and the plateau schedule's step."""
@@ -308,6 +315,31 @@ class Separation(Learner):
         if self.began is not None:
             provenance = provenance | {"began_with": self.began}
         save_model(folder, self.trained_network(), self.preset, self.lips, provenance)
+
+
+def recalibrate(network: torch.nn.Module, outputs: Iterable[Any]) -> None:
+    """Measure the running statistics of a network's batch norms anew, over some batches and with all else as in evaluation.
+
+    Averaged weights bring forth other activations than the latest ones, whose statistics they were given (Izmailov et al. 2018,
+    section 3.2). Much comes of it where a norm sees a constant, as those of RTFS-Net's visual block do in a twin without lips: its
+    variance is 0, and whatever the mean lacks is multiplied by 1/√eps.
+
+    outputs: what the network makes of the batches, computed while it is iterated over.
+    """
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    modes, momenta = [norm.training for norm in norms], [norm.momentum for norm in norms]
+    with torch.no_grad(), readable(network):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over all batches
+            norm.train()
+        for _ in outputs:
+            pass
+    for norm, mode, momentum in zip(norms, modes, momenta, strict=True):
+        norm.train(mode)
+        norm.momentum = momentum
 
 
 def begin_with(network: torch.nn.Module, weights: str) -> dict[str, Any]:

@@ -131,6 +131,11 @@ class BatchData(L.LightningDataModule):
             rows = rows[self.first_batch :]
         return self._loader(self.train, epoch, rows, np.ones(rows.shape, np.float32))
 
+    def first_batches(self, count: int) -> EpochLoader:
+        """Up to `count` training batches of epoch 0, the same ones on every device and whenever asked for."""
+        rows = training_rows(self.seed, 0, len(self.train), self.batch_size, rank=0, world=1)[:count]
+        return self._loader(self.train, 0, rows, np.ones(rows.shape, np.float32))
+
     def val_dataloader(self) -> EpochLoader:
         """The validation items, each counted once over all devices."""
         items, wanted = len(self.validation), self.validation_count()
