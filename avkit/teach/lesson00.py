@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from pathlib import Path
 
 import torch
 from matplotlib.patches import FancyBboxPatch
@@ -272,6 +273,12 @@ def _network() -> nn.Module:
     return load_model(NETWORK)
 
 
+def stranger_to(data: str | Path, index: int) -> Sample:
+    """A mixture of other talkers than those of mixture `index`: the one half the set further on."""
+    count = count_samples(data)
+    return load_sample(data, (index + count // 2) % count)
+
+
 def lips_of(whose: str, sample: Sample, stranger: Sample) -> Tensor:
     """(F, 96, 96) uint8 frames to give to the network."""
     first, second, still, _ = WHOSE
@@ -285,7 +292,7 @@ def lips_of(whose: str, sample: Sample, stranger: Sample) -> Tensor:
 def render_whose(whose: str, mixture: int) -> Html:
     """What the network returns for one mixture and the lips chosen, to see, hear and score."""
     data = find_data("talkers")
-    sample, stranger = load_sample(data, mixture), load_sample(data, (mixture + 11) % count_samples(data))
+    sample, stranger = load_sample(data, mixture), stranger_to(data, mixture)
     lips = lips_of(whose, sample, stranger)
     voice = separate(sample.mixture, lips, model=_network())[0, 0]
     closeness = [float(si_snr(voice, talker)) for talker in sample.voices]
@@ -303,7 +310,7 @@ def render_whose(whose: str, mixture: int) -> Html:
 
 EXPLORERS = {
     "whose": Explorer(
-        render_whose, (Control("whose", WHOSE, WHOSE[0], "lips"), Control("mixture", (1, 4, 9), 1, "mixture"))
+        render_whose, (Control("whose", WHOSE, WHOSE[0], "lips"), Control("mixture", (1, 4, 22), 1, "mixture"))
     ),
 }
 
@@ -439,7 +446,8 @@ Sections 4–5: 5. The check of what is needed (6): 25; those who pass it quickl
 
 **What people get wrong**
 
-- They expect the wrong lips to give noise or silence. The network follows whichever lips it is shown; that is the point of the course.
+- They expect the wrong lips to give noise or silence. The network follows whichever talker's lips it is shown; that is the point of the
+  course. Lips of nobody in the mixture are another matter: there it often returns one of the voices, for it was never taught not to.
 - They take the two voices for real people. Everything here is synthetic: a speech synthesiser and drawn mouths.
 - *Complex numbers*: real parts multiplied with real and imaginary with imaginary. Ask for i · i.
 - *Recurrence*: the weights of old and new swapped, or a state that does not start at 0.
