@@ -27,7 +27,7 @@ With less time, leave out the visual block's equality and the stopwatch.
   the official network finds them. That is the case for section 4.
 - They count one direction of the SRU, or four products in every layer. Let them write down the shape of each matrix first.
 - They expect a network for four seconds to have more parameters. Ask: which weight knows how long the sound is?
-- They read "SI-SNRi falls by 16 dB without CAF" as "CAF is worth 16 dB". A lesion shows what this network relies on; an ablation retrains.
+- They read "SI-SNRi falls by 14 dB without CAF" as "CAF is worth 14 dB". A lesion shows what this network relies on; an ablation retrains.
 - They take a falling loss for learning. In section 7 the mean falls without lips as well: one of the voices is learnt by heart for both.
 
 **Questions to ask.**
