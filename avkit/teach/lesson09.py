@@ -37,6 +37,7 @@ explorer.
 - "Attention" makes them look for a softmax. There is none in this network; have them name what a gate can do that attention cannot, and the other way round.
 - They call the order of resampling and norm a detail. It is one that a loaded checkpoint does not forgive: the outputs differ from the official ones, without any message.
 - They read correlation with the voice as "the gate does the separating". Section 7 holds the gates at ½ right after that.
+- They take −19.7 dB after cycle 5 for noise. Play it: it is the other talker, and section 8 measures it against both voices.
 
 **Questions to ask.**
 - Which of the two networks could you run on a stream, with a delay of 20 ms? (Neither: gLN, and the scans in RTFS-Net, read the whole clip.)

@@ -64,7 +64,7 @@ def draw_filters(peaks: Tensor, magnitudes: Tensor, filters: Tensor) -> Html:
     axes[2].legend()
     return plots.picture(
         fig,
-        f"Eight learned filters look like rough, short wave packets. Sorted by their peaks, half of them lie below "
+        f"Eight learned filters: rough, some of them short wave packets, others slow swings. Sorted by their peaks, half of them lie below "
         f"{float(peaks.median()):.1f} kHz; half of an STFT's evenly spaced bins lie below 4 kHz.",
         dpi=60,
     )
@@ -250,23 +250,34 @@ def draw_bars(gains: Mapping[str, float], what: str = "SI-SNRi (dB)") -> Html:
     return plots.picture(fig, f"{what}: {words}.")
 
 
-def draw_cycles(gains: Sequence[float], with_lips: int) -> Html:
-    """SI-SNRi of what mask and decoder make of the sound after each cycle."""
-    fig, axes = plots.figure(6.5, 2.8)
-    places = range(1, len(gains) + 1)
+def draw_cycles(wanted: Sequence[float], other: Sequence[float], with_lips: int) -> Html:
+    """SI-SNRi of what mask and decoder make of the sound after each cycle, against the wanted voice and the other."""
+    fig, axes = plots.figure(7.5, 3.4)
+    places = range(1, len(wanted) + 1)
     axes.axvspan(0.5, with_lips + 0.5, color=plots.YELLOW, alpha=0.25)
-    axes.plot(places, gains, "o-", color=plots.BLUE)
+    axes.plot(places, wanted, "o-", color=plots.BLUE, label="against the wanted voice")
+    axes.plot(places, other, "s--", color=plots.ORANGE, label="against the other")
     axes.axhline(0, color="black", lw=0.8)
-    for place, value in zip(places, gains, strict=True):
-        below = value < 0  # then to the right too: neither the zero line nor a rising curve goes through it
-        offset, side = ((4, -14), "left") if below else ((0, 7), "center")
-        axes.annotate(f"{value:.1f}", (place, value), xytext=offset, textcoords="offset points", ha=side)
-    axes.text(1, axes.get_ylim()[1], "lips take part", va="bottom", fontsize=9)
+    for place, pair in zip(places, zip(wanted, other, strict=True), strict=True):
+        for value, partner in (pair, pair[::-1]):
+            up = value >= partner
+            axes.annotate(
+                f"{value:.1f}",
+                (place, value),
+                xytext=(0, 6 if up else -7),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if up else "top",
+            )
+    axes.margins(y=0.16)
+    axes.text(0.6, axes.get_ylim()[0], " lips take part", va="bottom", fontsize=9)
     axes.set(xlabel="read out after cycle", ylabel="SI-SNRi (dB)", xticks=list(places))
-    axes.margins(y=0.2)
-    words = ", ".join(f"{value:.1f}" for value in gains)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    words, others = (", ".join(f"{value:.1f}" for value in gains) for gains in (wanted, other))
     return plots.picture(
-        fig, f"SI-SNRi read out after each cycle: {words} dB; the first {with_lips} cycles have the lips."
+        fig,
+        f"SI-SNRi read out after each cycle: {words} dB against the wanted voice, {others} dB against the other; the first "
+        f"{with_lips} cycles have the lips.",
     )
 
 

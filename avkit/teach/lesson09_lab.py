@@ -202,6 +202,7 @@ def follow(seen: Iterable[Cycles]) -> tuple[Tensor, Tensor]:
 PARTS = {  # what is switched off -> in words
     "gates": "gates stay at ½",
     "shifts": "shifts are 0",
+    "steady": "shifts stay at their mean",
     "intra": "IntraA: each scale stays as it is",
     "merges": "the way down: the finest scale alone",
 }
@@ -209,7 +210,10 @@ PARTS = {  # what is switched off -> in words
 
 @contextmanager
 def without(model: IIANet, part: str) -> Iterator[None]:
-    """While it lasts, one of `PARTS` is switched off in the sound's stream: in IntraA at every scale, or on the way down."""
+    """While it lasts, one of `PARTS` is switched off in the sound's stream: in IntraA at every scale, or on the way down.
+
+    "steady" holds each channel's shift at its mean over time and both talkers.
+    """
     net = model.separation
     units: Sequence[InjectionSum] = list(net.audio_intra)
     if part == "gates":
@@ -222,6 +226,8 @@ def without(model: IIANet, part: str) -> Iterator[None]:
             unit.embedding.register_forward_hook(lambda m, inputs, output: torch.zeros_like(output))
             for unit in units
         ]
+    elif part == "steady":
+        hooks = [unit.embedding.register_forward_hook(_held) for unit in units]
     elif part == "intra":
         hooks = [_passing(unit) for unit in units]
     else:
@@ -230,6 +236,10 @@ def without(model: IIANet, part: str) -> Iterator[None]:
         yield
     finally:
         _remove(hooks)
+
+
+def _held(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    return output.mean(dim=(0, 2), keepdim=True).expand_as(output)
 
 
 def _passing(unit: nn.Module):

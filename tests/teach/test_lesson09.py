@@ -93,6 +93,9 @@ def test_lesions_are_what_they_are_called(model):
         torch.testing.assert_close(unit(m, n), 0.5 * unit.local(m) + unit.embedding(n))
     with lab.without(model, "shifts"):
         torch.testing.assert_close(unit(m, n), unit.local(m) * torch.sigmoid(unit.gate(n)))
+    with lab.without(model, "steady"):
+        held = unit.embedding(n).mean(dim=(0, 2), keepdim=True)
+        torch.testing.assert_close(unit(m, n), unit.local(m) * torch.sigmoid(unit.gate(n)) + held)
     with lab.without(model, "intra"):
         assert torch.equal(unit(m, n), m)
     with lab.without(model, "merges"):
