@@ -272,36 +272,43 @@ def _network() -> RTFSNet:
 
 
 SHOWN = ("the first talker's", "the second talker's", "a mouth that stands still")
-RANKS = {  # of the channels, by the correlation of their gate with the mouth's opening
+LINKS = {  # of a channel's gate with the mouth's opening: correlation, as a part of the highest or of the lowest
     "rises with the mouth": 1.0,
-    "rises a little": 0.75,
-    "neither": 0.5,
-    "falls a little": 0.25,
-    "falls with the mouth": 0.0,
+    "rises a little": 0.5,
+    "neither": 0.0,
+    "falls a little": -0.5,
+    "falls with the mouth": -1.0,
 }
 _SAMPLE = 1  # the explorers' mixture
 
 
 @functools.cache
 def _explored() -> tuple[lab.Halfway, Tensor, Tensor]:
-    """The mixture in front of CAF with three mouths; their openings, (3, V); the channels in the order of their gate's
-    correlation with the mouth, lowest first."""
+    """The mixture in front of CAF with three mouths; their openings, (3, V); each channel's correlation of its gate with the
+    mouth, (C,)."""
     data, model = str(find_data("talkers")), _network()
     sample = load_sample(data, _SAMPLE)
     still = baselines.still(sample.lips[0])
     half = lab.halfway(model, sample, torch.cat([sample.lips, still[None]]))
     mouths = lab.openings(data, sample)
     with torch.no_grad():
-        order = lab.correlation(model.caf.lip_gate(half.v[:2]), mouths[:, None]).mean(dim=0).argsort()
-    return half, torch.cat([mouths, baselines.still(mouths[0])[None]]), order
+        links = lab.correlation(model.caf.lip_gate(half.v[:2]), mouths[:, None]).mean(dim=0)
+    return half, torch.cat([mouths, baselines.still(mouths[0])[None]]), links
+
+
+def channel_that(name: str, links: Tensor) -> int:
+    """The channel that does best what one of `LINKS` says, by its correlation in `links` (C,)."""
+    part = LINKS[name]
+    wanted = part * links.max() if part > 0 else -part * links.min()
+    return int((links - wanted).abs().argmin())
 
 
 @torch.no_grad()
 def render_gate(channel: str, lips: str) -> Html:
     """One channel of CAF: its gate under the lips chosen, and the sound in it before and after."""
-    half, mouths, order = _explored()
+    half, mouths, links = _explored()
     caf, shown = _network().caf, SHOWN.index(lips)
-    number = int(order[round(RANKS[channel] * (len(order) - 1))])
+    number = channel_that(channel, links)
     gate = caf.lip_gate(half.v)[shown, number]  # (V,)
     key = caf.key(half.a)[0, number]  # (T, F)
     gated = upsample(gate[None, None], key[None, None, :, 0])[0, 0, :, None] * key
@@ -329,7 +336,7 @@ EXPLORERS = {
     "gate": Explorer(
         render_gate,
         (
-            Control("channel", tuple(RANKS), "rises with the mouth", "a channel whose gate …"),
+            Control("channel", tuple(LINKS), "rises with the mouth", "a channel whose gate …"),
             Control("lips", SHOWN, SHOWN[0], "lips"),
         ),
     ),

@@ -149,8 +149,8 @@ def draw_gates(gate: Tensor, attention: Tensor, mouth: Tensor, level: Tensor, or
     axes[1, 0].set_ylabel("channel, sorted")
     return plots.picture(
         fig,
-        "Above, the mouth's opening and the level of the voice over time. Below, both gates by channel: in the upper rows the "
-        "gate rises when the mouth opens, in the lower rows it falls.",
+        "Above, the mouth's opening and the level of the voice over time. Below, by channel, gates and attention weights: in a "
+        "few rows at the top the gate rises when the mouth opens, in most rows it falls.",
         dpi=70,
     )
 
@@ -164,14 +164,15 @@ def draw_correlations(found: dict[str, dict[str, Tensor]]) -> Html:
         for (marker, colour), (what, values) in zip(looks, moves.items(), strict=True):
             axes[0, column].plot(values[order], marker, color=colour, ms=4, ls="none", label=what)
         axes[0, column].axhline(0, color="black", lw=0.6)
-        axes[0, column].set(title=f"{path} weights", xlabel="channel, sorted", ylim=(-1, 1))
+        title = "gates" if path == "gate" else f"{path} weights"
+        axes[0, column].set(title=title, xlabel="channel, sorted", ylim=(-1, 1))
     axes[0, 0].set_ylabel("correlation")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     return plots.picture(
         fig,
-        "Correlation of each channel's weights, sorted: with the talker's own mouth they run from strongly negative to "
-        "strongly positive, with the own voice likewise; for the other talker's lips, and for lips that stand still, they stay "
-        "near zero.",
+        "Correlation of each channel's gate and attention weights, sorted: with the talker's own mouth they run from strongly "
+        "negative to strongly positive (most gates' are negative), with the own voice likewise; for the other talker's lips, "
+        "and for lips that stand still, they stay near zero.",
     )
 
 
@@ -183,7 +184,7 @@ def draw_gated_channel(key: Tensor, gate: Tensor, gated: Tensor, mouth: Tensor, 
     axes[0].plot(_lip_times(len(mouth)), mouth, color=plots.RED, ls="--", label="mouth's opening")
     axes[0].axhline(0, color="black", lw=0.6)
     axes[0].set(title=title, xlabel="time (s)", xlim=(0, seconds))
-    axes[0].legend(loc="lower right", fontsize=8)
+    axes[0].legend(loc="best", fontsize=8)
     limit = float(key.quantile(0.99))
     for axis, values, name in ((axes[1], key, "sound, rectified"), (axes[2], gated, "times the gate")):
         image = _image(axis, values.T, seconds, SAMPLE_RATE / 2000, cmap=_TWO_SIDED, vmin=-limit, vmax=limit)

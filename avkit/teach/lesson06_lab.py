@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,41 @@ def path_sizes(caf: CAF, half: Halfway) -> tuple[float, float]:
     """Root mean square of what the attention path and the gated path bring to CAF's sum."""
     paths = fuse_with(caf, half, gate="cut"), fuse_with(caf, half, attention="cut")
     return tuple(float(path.square().mean().sqrt()) for path in paths)
+
+
+@torch.no_grad()
+def sizes_by_length(model: RTFSNet, samples: Sequence[Sample]) -> dict[int, float]:
+    """Seconds of a clip -> root mean square of what the attention path brings to CAF's sum.
+
+    Of 1 second: the samples' first halves. Of 4: two samples in a row.
+    """
+    halves = [_cut(sample, FRAME_RATE) for sample in samples]
+    doubles = [_joined(*pair) for pair in zip(samples[::2], samples[1::2], strict=True)]
+    return {
+        seconds: sum(path_sizes(model.caf, halfway(model, clip))[0] for clip in clips) / len(clips)
+        for seconds, clips in ((1, halves), (2, samples), (4, doubles))
+    }
+
+
+def _cut(sample: Sample, frames: int) -> Sample:
+    """The first lip frames of a sample, and the sound that goes with them."""
+    length = frames * SAMPLES_PER_LIP_FRAME
+    return dataclasses.replace(
+        sample,
+        mixture=sample.mixture[:length],
+        voices=sample.voices[:, :length],
+        lips=sample.lips[:, :frames],
+    )
+
+
+def _joined(first: Sample, second: Sample) -> Sample:
+    """One sample after the other, with the first one's names."""
+    return dataclasses.replace(
+        first,
+        mixture=torch.cat((first.mixture, second.mixture)),
+        voices=torch.cat((first.voices, second.voices), dim=1),
+        lips=torch.cat((first.lips, second.lips), dim=1),
+    )
 
 
 def stages(model: RTFSNet, half: Halfway) -> dict[str, Tensor]:
@@ -227,9 +263,11 @@ def by_hand(sample: Sample, curves: Tensor) -> Tensor:
 
 @torch.no_grad()
 def follow(model: RTFSNet, data: str, samples: Sequence[Sample]) -> dict[str, dict[str, Tensor]]:
-    """How CAF's two kinds of lip weights move with a talker's mouth and voice when own, other's or still lips are shown:
-    path -> what -> (C,) correlations, mean over talkers and mixtures."""
-    paths = {"gate": model.caf.lip_gate, "attention": model.caf.attention_weights}
+    """How the gate, its size (the sign left out) and the attention weights move with a talker's mouth and voice when own,
+    other's or still lips are shown: path -> what -> (C,) correlations, mean over talkers and mixtures."""
+    caf = model.caf
+    paths = {"gate": caf.lip_gate, "gate's size": lambda v: caf.lip_gate(v).abs()}
+    paths["attention"] = caf.attention_weights
     found: dict[str, dict[str, Tensor]] = {path: {} for path in paths}
     for sample in samples:
         mouths, levels = openings(data, sample)[:, None], loudness(sample.voices)[:, None]  # (2, 1, V)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -121,6 +122,35 @@ def test_loudness_and_correlation():
     torch.testing.assert_close(lab.correlation(x, 3 * x + 1), torch.ones(4))
     torch.testing.assert_close(lab.correlation(x, -x), -torch.ones(4))
     assert lab.correlation(x, torch.ones(9)).tolist() == [0, 0, 0, 0]
+
+
+def test_follow_tells_a_gate_from_its_size(data, sample, monkeypatch):
+    """A gate of minus the mouth's opening falls with the mouth, and its size rises."""
+    mouths = lab.openings(data, sample)
+    monkeypatch.setattr(lab, "watch", lambda model, lips: mouths[:, None])
+    caf = SimpleNamespace(lip_gate=torch.neg, attention_weights=torch.clone)
+    found = lab.follow(SimpleNamespace(caf=caf), data, [sample])
+    moves = "own lips shown, own mouth"
+    values = [found[path][moves].item() for path in ("gate", "gate's size", "attention")]
+    assert values == pytest.approx([-1, 1, 1])
+
+
+def test_sizes_by_length(model, data, sample, half):
+    """Of two seconds what `path_sizes` says; of one and of four, sound and lips are of one length."""
+    other = samples.load_sample(data, 8)
+    sizes = lab.sizes_by_length(model, [sample, other])
+    both = [lab.path_sizes(model.caf, stopped)[0] for stopped in (half, lab.halfway(model, other))]
+    assert sizes[2] == pytest.approx(sum(both) / 2)
+    assert list(sizes) == [1, 2, 4] and sizes[1] > sizes[2] > sizes[4]
+    cut, joined = lab._cut(sample, 25), lab._joined(sample, other)
+    assert torch.equal(cut.voices, sample.voices[:, :16000]) and torch.equal(cut.lips, sample.lips[:, :25])
+    assert torch.equal(joined.mixture[32000:], other.mixture) and torch.equal(joined.lips[:, 50:], other.lips)
+    assert joined.voices.shape == (2, 64000) and len(cut.mixture) == 16000
+
+
+def test_channels_are_chosen_by_what_the_explorer_says():
+    links = torch.tensor([-0.6, -0.5, 0.01, -0.28, -0.55, 0.2, 0.4])
+    assert [lesson06.channel_that(name, links) for name in lesson06.LINKS] == [6, 5, 2, 3, 0]
 
 
 def test_a_gate_of_one_by_hand_changes_nothing(sample):
