@@ -85,6 +85,17 @@ def kinds_of_angle(mask: Tensor) -> dict[str, float]:
     return {name: float(case.float().mean()) for name, case in cases.items()}
 
 
+def angles(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each complex channel of a mask (B, C, T, F), (C/2,) each: the share of its points with both parts above 0; the mean
+    angle of its points, and their spread about it, in degrees, a point counted by its length squared."""
+    real, imag = mask.chunk(2, dim=1)
+    angle, weight = torch.rad2deg(torch.atan2(imag, real)), real.square() + imag.square()
+    weight = weight / weight.sum((0, 2, 3), keepdim=True).clamp_min(1e-20)
+    mean = (weight * angle).sum((0, 2, 3), keepdim=True)
+    spread = (weight * (angle - mean).square()).sum((0, 2, 3)).sqrt()
+    return ((real > 0) & (imag > 0)).float().mean((0, 2, 3)), mean.flatten(), spread
+
+
 def turned(estimate: Tensor, mixture: Tensor) -> tuple[Tensor, Tensor]:
     """What became of each bin of a mixture (L,) in an estimate (L,): ratios (T, F) complex, and their weights.
 
@@ -428,13 +439,15 @@ INSTRUCTOR = """
 - Nobody told the encoder that channel c and channel c + C/2 belong together. What makes them a pair? (The product alone.)
 - Taking the angle away ruins the sound, a constant angle does not. What had we shown after the first experiment, and what had we
   not? (That the decoder leans on it; not that it tells anything.)
+- Two pairs lie inside the quarter, on a ray each. Could you have told from the dots of one mixture that their angles carry nothing?
+  (Nearly. The spread is small, not zero; what a few degrees are worth only the control measures.)
 - A fitted mask of a million numbers hits 32,000 samples. Is that impressive? (No. It shows that the form of the mask forbids
   nothing. It says nothing about whether a network could find it.)
 - What would you have to train, how often, to believe the half decibel between S³ and a real mask in the paper's table?
 
 **If time is short** leave out the sweep over channels at the end of section 7.
 
-**After a retraining** of the bundled network read sections 6 and 7 again. The text says what this network's mask looks like (each pair
-opens one of its parts, or neither), and an assertion stops the notebook where another's does not; how far the output turns its bins
-is printed.
+**After a retraining** of the bundled network read sections 6 and 7 again. The text says what this network's mask looks like (two pairs
+open both parts, at an angle that hardly changes; the others one or neither), and an assertion stops the notebook where another's does
+not; how far the output turns its bins is printed.
 """

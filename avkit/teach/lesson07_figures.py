@@ -157,13 +157,13 @@ def draw_mask(mask: Tensor) -> Html:
     fig, (left, right) = plots.figure(9.5, 3.9, 1, 2, width_ratios=(1, 1.5))
     _region(left, 0, 90, plots.ORANGE)
     everyone = np.random.default_rng(0).permutation(real[:, 0].numel())[:400]
-    for channel in range(pairs):
+    limit, power = 0.0, (real.square() + imag.square()).sum((0, 2, 3))
+    strongest_first = power.argsort(descending=True).tolist()  # so that they differ in colour
+    for rank, channel in enumerate(strongest_first):
         x, y = (part[:, channel].flatten()[everyone].numpy() for part in (real, imag))
-        open_ = (x > 0) | (y > 0)
-        left.scatter(
-            x[open_], y[open_], s=9, alpha=0.6, lw=0, color=plots.COLOURS[channel % 7], clip_on=False
-        )
-    limit = float(mask.max()) * 1.05
+        open_, colour = (x > 0) | (y > 0), plots.COLOURS[rank % len(plots.COLOURS)]
+        left.scatter(x[open_], y[open_], s=9, alpha=0.6, lw=0, color=colour, clip_on=False)
+        limit = max(limit, 1.05 * x.max(), 1.05 * y.max())
     _plane(left, limit, "mask: one dot per point and channel", ("$m^r$", "$m^i$"))
     left.set(xlim=(-0.3 * limit, limit), ylim=(-0.3 * limit, limit))
     place = np.arange(pairs)

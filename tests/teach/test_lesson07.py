@@ -52,6 +52,16 @@ def test_kinds_of_angle_by_hand():
     assert list(lesson.kinds_of_angle(mask).values()) == [0.25] * 4
 
 
+def test_angles_by_hand():
+    """Three channels: one on a ray of 45° (and once silent), one at 0° and 90° with weights 1 : 3, one shut."""
+    real = torch.tensor([[1.0, 2.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    imag = torch.tensor([[1.0, 2.0, 0.0], [0.0, 3**0.5, 0.0], [0.0, 0.0, 0.0]])
+    both, mean, spread = lesson.angles(torch.cat((real, imag)).view(1, 6, 1, 3))
+    assert both.tolist() == pytest.approx([2 / 3, 0, 0])
+    assert mean.tolist() == pytest.approx([45, 67.5, 0])
+    assert spread.tolist() == pytest.approx([0, (0.25 * 67.5**2 + 0.75 * 22.5**2) ** 0.5, 0], abs=1e-3)
+
+
 def test_turn_of_a_scaled_and_of_a_negated_mixture(sample):
     for factor in (0.5, -2.0):
         ratios, weights = lesson.turned(factor * sample.mixture, sample.mixture)
