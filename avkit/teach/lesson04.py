@@ -421,8 +421,10 @@ The appendices are for those who ask about weights or speed.
 - Two scans along frequency, no scan along time: how far does one point's influence reach? (Its own frame.)
 - The last figures show a trained network without one of its scans. Why is that not the ablation in the paper's table? (The rest
   of the network did not learn to do without.)
-- Why may this network do without its time scan, and not without its frequency scan? (Attention reads along time too, and the
-  lips tell when; along frequency nothing else reaches further than a convolution.)
+- Why does this network lose so little without its time scan, and nearly everything without its frequency scan? (Attention reads
+  along time too, and without both it loses much more; along frequency nothing else reaches further than a convolution.)
+- The time scan has memories of 64 steps and loses nothing when it forgets at every step. How can both be true? (A gate says how
+  long something is held, not whether anybody downstream uses it.)
 
 **If time is short** leave out section 4's measurement and the appendices; keep exercises 1, 3 and the last section.
 """
