@@ -34,8 +34,9 @@ runtime figure.
 - They update the lips from the *new* sound in InterA-T. It runs, it trains, and no loaded checkpoint gives the official outputs.
 - They think a gate can silence. InterA-M's factor lies between 1 and 2: ask by how many decibels the lips can turn a channel up (6), and down (0).
 - They let the lips take part in all sixteen cycles, or enter the first one through InterA-B.
-- They read "without InterA-M 7 dB are lost" as "InterA-M is worth 7 dB". Others were trained to have it there; put the retrained pair beside it.
-- They read "InterA-T: nothing from lips to sound" as a lost message. Show the bar below it, where InterA-T always says the same.
+- They read "without InterA-M 16 dB are lost" as "InterA-M is worth 16 dB". Others were trained to have it there; put the retrained pair beside it.
+- They take "off" for the loss of a message alone. Show the bars "always the same": InterA-M held so is as bad as off, so there it is the message.
+- They read "InterA-T is hardly missed" as "IIANet does not need it". One network, trained once from a twin without lips, does without; ask what would have to be trained to say more.
 - They compare 18.6 G with 21.9 G. One is for 1 s, the other for 2 s.
 
 **Questions to ask.**

@@ -164,12 +164,19 @@ def draw_late(shifts: Sequence[int], curves: Mapping[str, Sequence[float]]) -> H
     for (name, values), mark, colour in zip(curves.items(), ("o-", "s--"), plots.COLOURS[:2], strict=True):
         axes.plot(times, values, mark, color=colour, label=name)
     axes.axhline(0, color="black", lw=0.8)
+    for place, pair in zip(times, zip(*curves.values(), strict=True), strict=True):
+        for value in pair:
+            up = value == max(pair)
+            side = {"xytext": (5, 3 if up else -3), "va": "bottom" if up else "top", "fontsize": 8}
+            axes.annotate(f"{value:.1f}", (place, value), textcoords="offset points", **side)
+    axes.margins(x=0.08, y=0.14)
     axes.set(xlabel="lips late by (ms)", ylabel="SI-SNRi (dB)")
     axes.legend()
+    delays = ", ".join(f"{place:.0f}" for place in times)
     words = "; ".join(
-        f"{name} from {values[0]:.1f} to {values[-1]:.1f} dB" for name, values in curves.items()
+        f"{name} " + ", ".join(f"{value:.1f}" for value in values) for name, values in curves.items()
     )
-    return plots.picture(fig, f"SI-SNRi with late lips, 0 to {times[-1]:.0f} ms: {words}.")
+    return plots.picture(fig, f"SI-SNRi in dB with lips late by {delays} ms: {words}.")
 
 
 def draw_conditions(gains: Mapping[str, Mapping[str, float]]) -> Html:

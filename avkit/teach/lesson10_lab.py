@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from avkit import baselines
 from avkit.complexity import Complexity, measure
 from avkit.iianet import IIANet, InterATop
+from avkit.metrics import si_snr_improvement
 from avkit.registry import create_model
 from avkit.signal import SAMPLE_RATE, frames_for
 from avkit.teach.lesson09_lab import both_voices, correlation, gain, watch_lips
@@ -185,6 +186,20 @@ def mean_gain(
         for index, mixed in enumerate(mixtures[:count])
     ]
     return sum(gains) / len(gains)
+
+
+@torch.no_grad()
+def gains_against_either(
+    model: nn.Module, mixtures: Sequence[Watched], condition: str, count: int | None = None
+) -> Tensor:
+    """SI-SNRi in dB of each output against the voice wanted and against the other, (2, outputs)."""
+    gains = []
+    for index, mixed in enumerate(mixtures[:count]):
+        outputs = both_voices(model, mixed.sample, lips_for(condition, model, mixtures, index))
+        voices, mixture = mixed.sample.voices, mixed.sample.mixture.expand(2, -1)
+        either = [si_snr_improvement(outputs, chosen, mixture) for chosen in (voices, voices.flip(0))]
+        gains.append(torch.stack(either))
+    return torch.cat(gains, dim=1)
 
 
 def gain_and_sameness(model: nn.Module, mixtures: Sequence[Watched]) -> tuple[float, bool]:

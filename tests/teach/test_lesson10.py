@@ -18,6 +18,7 @@ from avkit.teach import lesson10
 from avkit.teach import lesson10_lab as lab
 from avkit.teach import lesson10_moving as moving
 from avkit.teach.lesson08_lab import find_recordings
+from avkit.teach.samples import Sample
 
 SMALL = {"channels": 12, "hidden": 16, "lip_hidden": 8, "filters": 10, "cycles": 4, "fusion_cycles": 2}
 
@@ -136,6 +137,20 @@ def test_strangers_lips_are_those_of_another_mixture(model):
     assert lab.lips_for("the other talker's", model, mixtures, 0)[0].unique().item() == 7
     assert lab.lips_for("a stranger's", model, mixtures, 2).unique().tolist() == [0, 7]
     assert lab.lips_for("absent", model, mixtures, 1).abs().max() == 0
+
+
+def test_outputs_are_measured_against_the_voice_wanted_and_the_other(model, monkeypatch):
+    torch.manual_seed(2)
+    voices = torch.randn(2, 4000)
+    frames = torch.zeros(2, 3, 96, 96, dtype=torch.uint8)
+    sample = Sample("two noises", voices.sum(0), voices, frames, ("", ""))
+    mixed = lab.Watched(sample, torch.zeros(2, 512, 3))
+    noise = 0.1 * torch.randn(2, 4000)
+    for outputs, right in ((voices, 4), (voices.flip(0), 0), (voices[:1].expand(2, -1), 2)):
+        monkeypatch.setattr(lab, "both_voices", lambda *_, outputs=outputs: outputs + noise)
+        wanted, other = lab.gains_against_either(model, [mixed] * 2, "absent")
+        assert torch.maximum(wanted, other).tolist() == pytest.approx([20] * 4, abs=1)
+        assert int((wanted > other).sum()) == right
 
 
 def test_retrained_ablation_is_read_or_its_command_named(tmp_path):
