@@ -408,5 +408,5 @@ picture. Keep the answers for section 7.
 - Section 9: which of the gaps between our talkers and real ones would you close first, and how would you know that it was the right one?
 
 **If somebody brings a video**: settle consent before it is played. Prefer two people who are in the room and agree. No network that ships
-separates real voices; the official weights and their lip encoder do, and have to be fetched by each reader.
+gives a real face its voice; the official weights and their lip encoder do, and have to be fetched by each reader.
 """

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from avkit.errors import InputError
+from avkit.evaluation import read_rows
+from avkit.summary import mixture_means
 from avkit.teach import lesson13, lesson13_figures, lesson13_lab
 from avkit.teach.samples import find_data
-from avkit.video import activity
+from avkit.video import activity, sample_clip
 from avkit.video.writing import Mp4Writer
 
 
@@ -105,9 +107,15 @@ def test_what_the_notebook_says_of_window_and_threshold():
 def test_the_record_is_of_real_clips_and_its_figures_are_drawn():
     record = lesson13_lab.on_real_clips()
     assert record["data"]["synthetic"] is None
-    assert max(record["systems"][name]["si_snri"]["high"] for name in ("rtfs-net-tiny", "iianet-tiny")) < 0
+    assert max(record["systems"][name]["si_snri"]["mean"] for name in ("rtfs-net-tiny", "iianet-tiny")) < 0
     drawn = lesson13_figures.draw_carried({"a": (-2.0, -3.0, -1.0), "b": (4.0, 3.0, 5.0)}, "title")
     assert "a -2.0 dB, b 4.0 dB" in drawn.html
+
+
+def test_the_clip_is_made_of_the_mixture_that_the_network_separates_best():
+    rows = read_rows(find_data("results") / "rtfs-net-tiny-on-talkers")
+    means = mixture_means(rows, "rtfs-net-tiny", "si_snri")
+    assert len(means) == 30 and max(means, key=means.get) == sample_clip.MIXTURE
 
 
 def test_uneven_pictures_never_begin_in_a_frames_middle():
