@@ -18,14 +18,15 @@ from avkit.teach.samples import find_data
 from avkit.teach.widgets import Control, Explorer
 
 INSTRUCTOR = """
-**Minutes.** Opening 4 · 1 one row by hand 4 · 2 the table 5 · 3 how sure is a mean 6 + exercise 8 · 4 which differences are real 6 + exercise 5 · 5 best, median,
+**Minutes.** Opening 4 · 1 one row by hand 4 · 2 the table 5 · 3 how sure is a mean 6 + exercise 8 · 4 which differences are real 10 + exercise 5 · 5 best, median,
 worst 5 · 6 what makes a mixture hard 5 · 7 SDR opened 4 · 8 STOI opened 4 + exercise 8 · 9 PESQ opened 4 · 10 every score fooled 6 · open exercise 8.
-With less time, leave out section 6 and the sketch of PESQ.
+With less time, leave out what to begin with (end of section 4), section 6 and the sketch of PESQ.
 
 **What people get wrong.**
 - They resample mixtures, because the table has one row for each. Ask: if one talker is hard, how many rows does that touch?
 - They read overlapping intervals as "no difference". Two systems rise and fall together over the mixtures; the interval of the difference knows.
 - They read "holds 0" as "is 0". It says that these mixtures cannot tell.
+- They read "+1.3 dB" as 1.3 dB everywhere. By voices it is two to three decibels here and nothing there.
 - They take the correlation of a factor with SI-SNRi for that with SI-SNR. Level has opposite signs in the two.
 - They believe that a score with "perceptual" in its name hears. Play the whisper of section 10 (STOI) and the tin can (PESQ).
 

@@ -65,6 +65,19 @@ def draw_pairs(first: np.ndarray, second: np.ndarray, names: tuple[str, str]) ->
     )
 
 
+def draw_stages(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Html:
+    """Validations of one network trained in several ways, over the examples that it has seen."""
+    fig, axes = plots.figure(8.5, 3.6)
+    words = []
+    for (way, (examples, gains)), marker in zip(curves.items(), "osD^", strict=True):
+        axes.plot(examples / 1000, gains, marker=marker, ms=5, label=way)
+        span = f"{gains[0]:.1f} dB after {examples[0] / 1000:.0f} thousand, {gains[-1]:.1f} dB after {examples[-1] / 1000:.0f}"
+        words.append(f"{way}: {span}")
+    axes.set(xlabel="examples of one second (thousands)", ylabel="SI-SNRi of the validation items (dB)", ylim=(0, None))
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    return plots.picture(fig, f"The gain of one small network against the examples it has seen: {'; '.join(words)}.", dpi=72)
+
+
 def draw_scatter(x: np.ndarray, y: np.ndarray, labels: tuple[str, str], r: float) -> Html:
     """A factor against a score, a point for each output."""
     fig, axes = plots.figure(6, 3.2)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from avkit import load_model
 from avkit.baselines import oracle
-from avkit.checkpoints import list_bundled
+from avkit.checkpoints import list_bundled, whole_training
 from avkit.data.labels import read_labels, read_mixtures
 from avkit.errors import DataError
 from avkit.evaluation import Settings, available_metrics, evaluate, read_rows
@@ -157,8 +157,62 @@ def width_if_shuffled(records: Records, system: str, shuffles: int, seed: int = 
 
 def on_more_talkers(first: str, second: str, column: str = "si_snri") -> Interval:
     """The mean of first − second with its interval, by the record of the frozen test set."""
-    path = find_data("results") / f"{first}-on-frozen" / "summary.json"
-    return Interval(**json.loads(path.read_text(encoding="utf-8"))["differences"][second][column])
+    return Interval(**_summary(f"{first}-on-frozen")["differences"][second][column])
+
+
+def on_more_talkers_by_voices(first: str, second: str, column: str = "si_snri") -> dict[str, Interval]:
+    """The same within each group of voices, by how alike the two are: "like pitch", "other", "same voice"."""
+    groups = _summary(f"{first}-on-frozen")["differences_by_group"]
+    return {group: Interval(**groups[name][second][column]) for group, name in _voices(groups).items()}
+
+
+def _summary(record: str) -> dict:
+    return json.loads((find_data("results") / record / "summary.json").read_text(encoding="utf-8"))
+
+
+def _voices(groups: Mapping[str, dict]) -> dict[str, str]:
+    return {name.removeprefix("voices: "): name for name in groups if name.startswith("voices: ")}
+
+
+STAGES = {  # networks of one size in the record iianet-two-stages -> what each was trained on
+    "iianet-one-run": "with lips from the beginning",
+    "iianet-tiny-audio-only": "without lips",
+    "iianet-two-stages": "first without, then with lips",
+    "iianet-twin-more": "without lips, for as long",
+}
+
+
+def read_stages() -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, Interval]]:
+    """What the record iianet-two-stages holds of one small network's ways through training (`STAGES`).
+
+    Returns:
+        way -> (examples seen, of those that it began with too; SI-SNRi of the validation items then, dB); and
+        way -> how far "first without, then with lips" is ahead on the frozen test set, for each of the other ways.
+    """
+    record = _summary("iianet-two-stages")
+    curves = {}
+    for name, way in STAGES.items():
+        trained = record["networks"][name]["trained"]
+        begun = trained.get("began_with") or {}
+        before, _ = whole_training(begun)
+        steps, gains = np.array(trained["validation"]["val_si_snr_improvement"]).T
+        examples = before + (steps + 1) * trained["examples"] / trained["steps"]
+        if begun:  # the curve goes on from that one's end
+            examples = np.append(before, examples)
+            gains = np.append(begun["validation"]["val_si_snr_improvement"][-1][1], gains)
+        curves[way] = examples, gains
+    ahead = {STAGES[name]: Interval(**found["si_snri"]) for name, found in record["differences"].items() if name in STAGES}
+    return curves, ahead
+
+
+def stages_by_voices() -> dict[str, dict[str, float]]:
+    """Mean SI-SNRi in dB of the same four on the frozen test set: way -> {"like pitch" … by how alike the voices are, "all": …}."""
+    record = _summary("iianet-two-stages")
+    means = {}
+    for network, way in STAGES.items():
+        means[way] = {g: record["groups"][name][network]["si_snri"]["mean"] for g, name in _voices(record["groups"]).items()}
+        means[way]["all"] = record["systems"][network]["si_snri"]["mean"]
+    return means
 
 
 def compare(records: Records, first: str, second: str, column: str = "si_snri") -> Interval:

@@ -73,8 +73,34 @@ def test_talkers_interval_is_too_wide_where_who_speaks_says_nothing(records):
 
 
 def test_more_talkers_decide_what_fifteen_cannot(records):
-    few, many = lab.compare(records, lab.FIRST, lab.TWIN), lab.on_more_talkers(lab.FIRST, lab.TWIN)
-    assert many.talkers > lab.talkers_needed(few) > few.talkers and many.excludes_zero
+    for other in (lab.TWIN, "iianet-tiny"):
+        few, many = lab.compare(records, lab.FIRST, other), lab.on_more_talkers(lab.FIRST, other)
+        assert lab.talkers_needed(few) > few.talkers and not few.excludes_zero
+        assert many.talkers > few.talkers and many.excludes_zero
+    assert many.talkers > lab.talkers_needed(few)  # of the two networks it was foretold, of the twin it was not
+
+
+def test_groups_of_voices_make_up_the_whole():
+    found = lab.on_more_talkers_by_voices(lab.FIRST, lab.TWIN)
+    whole = lab.on_more_talkers(lab.FIRST, lab.TWIN)
+    assert set(found) == {"like pitch", "other", "same voice"} and sum(part.mixtures for part in found.values()) == 400
+    assert sum(part.mean * part.mixtures for part in found.values()) / 400 == pytest.approx(whole.mean)
+
+
+def test_stages_are_read_with_what_each_began_with():
+    curves, ahead = lab.read_stages()
+    assert tuple(curves) == tuple(lab.STAGES.values())
+    watching, listening, stages, more = curves.values()
+    for examples, gains in (watching, listening):
+        assert len(examples) == len(gains) == 12 and (examples[0], examples[-1]) == (4000, 48000)
+    for examples, gains in (stages, more):  # from the twin's end on
+        assert len(examples) == len(gains) == 6 and gains[0] == listening[1][-1]
+        assert (examples[0], examples[1], examples[-1]) == (48000, 52000, 68000)
+    means = lab.stages_by_voices()
+    assert set(ahead) == set(curves) - {"first without, then with lips"} and set(means) == set(curves)
+    for way, interval in ahead.items():
+        assert interval.mixtures == 400
+        assert interval.mean == pytest.approx(means["first without, then with lips"]["all"] - means[way]["all"])
 
 
 def test_verdicts_and_how_many_talkers_it_would_take():
