@@ -377,15 +377,18 @@ def test_averaged_weights_get_batch_norms_of_their_own(config, tmp_path):
     """Without lips RTFS-Net's visual block sees a constant: its norms' variance is 0, and a mean that lags behind is blown up."""
     overrides = RTFS | {"n_src": 2}
     settings = ["--model.network=rtfs-net-tiny-audio-only", f"--model.overrides={json.dumps(overrides)}", "--model.lip_encoder=null"]
-    settings += ["--model.audio_only=true", "--data.both=true", "--trainer.max_epochs=1", "--model.average=0.7"]
-    training.train([config], tmp_path, settings)
-    network = avkit.load_model(tmp_path / "model", fast=False)
+    settings += ["--model.audio_only=true", "--data.both=true", "--trainer.max_epochs=2", "--model.average=0.7"]
+    training.train([config], tmp_path / "whole", settings)
+    network = avkit.load_model(tmp_path / "whole/model", fast=False)
     norm, seen = network.visual_block.projection.norm, []
     norm.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     with torch.no_grad():
         network(torch.randn(1, 6400), torch.zeros(1, 512, 10))
     assert float(norm.running_var.max()) < 1e-6
     torch.testing.assert_close(seen[0], norm.running_mean[:, None].expand_as(seen[0]))
+    assert start(config, tmp_path / "broken", *settings, "--every", "1", where="step:3").returncode == -9
+    training.train([config], tmp_path / "broken", settings, every=1)
+    assert_same_run(tmp_path / "broken", tmp_path / "whole")
 
 
 RTFS = {"channels": 8, "hidden": 8, "rnn_hidden": 4, "rnn_layers": 1, "levels": 2, "lip_hidden": 8, "lip_heads": 2}
