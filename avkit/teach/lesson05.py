@@ -34,16 +34,19 @@ INSTRUCTOR = """
   network loses by it. A picture of attention is not an explanation.
 - They enlarge bilinearly in the injection sum, or put a sigmoid on the shift as well.
 - They take the gates for the whole story. In our small network the shifts weigh far more, for S³ multiplies the sound by the mask
-  at the end.
+  at the end. And part of what a gate is worth is a constant: hold each at its own mean, and less is lost than at ½.
 - They expect each pass to improve the output a little, as if the passes were steps of an iteration that they have met elsewhere.
   Section 7 shows that early features are written for the next pass and not for S³; a linear translation shows what they know.
-  After pass 2 our small network's output is the *other* voice. Let the room hear it before anybody explains.
+  After pass 1 our small network's output is worse than the mixture, and holds more of the other voice than of the wanted one. Let
+  the room hear it before anybody explains.
 - They multiply the MACs of RTFS-Net-4 by three. The encoder, the bottleneck, CAF and S³ run once.
 
 **Questions to ask.**
 - Why does the first pass have the same maps for both talkers? (No lips have been seen.)
 - Attention does not know the order of frames; why does that do no harm here? (The scan before it does.)
 - The gain of the attention's norm has an entry for each frequency. What can this network therefore not be given? (Another STFT.)
+- In passes 2 and 3 two heads read the other voice and two the wanted one. Why may either help? (One shows what has to go, the
+  other what has to stay.)
 - What comes through where a gate of TF-AR is shut? (The shift, and dᵢ, which is added.)
 - Would sharing weights save memory in training? (Weights yes; but the activations of all R passes are kept for the backward
   pass. The paper needed larger GPUs for R = 20, appendix J.)

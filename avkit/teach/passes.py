@@ -90,10 +90,23 @@ def gain(model: RTFSNet, seen: Passes, features: Tensor, of_other: bool = False)
     return float(_gains(model, seen, features, seen.voices.flip(0) if of_other else seen.voices).mean())
 
 
-def swapped(model: RTFSNet, seen: Passes, features: Tensor) -> int:
-    """In how many of the two outputs (0 to 2) the voice that was not wanted gains more than the wanted one, by SI-SNRi."""
-    wanted, other = (_gains(model, seen, features, voices) for voices in (seen.voices, seen.voices.flip(0)))
-    return int((other > wanted).sum())
+def shares(model: RTFSNet, seen: Passes, features: Tensor) -> Tensor:
+    """What the energy of the outputs is made of: the wanted voice, the other one, neither; (3,), mean of both talkers.
+
+    The wanted voice gets what it explains by itself, the other what it explains besides (Vincent and others, 2006,
+    Performance measurement in blind audio source separation, without their filters). The three sum to 1.
+    """
+    output, wanted = (x - x.mean(dim=1, keepdim=True) for x in (read_out(model, seen, features), seen.voices))
+    other = wanted.flip(0)
+    other = other - _along(other, wanted)
+    parts = torch.stack([_along(output, wanted), _along(output, other)])  # at right angles
+    energy = parts.square().sum(dim=2) / output.square().sum(dim=1)  # (2, 2)
+    return torch.stack([*energy, 1 - energy.sum(dim=0)]).mean(dim=1)
+
+
+def _along(x: Tensor, direction: Tensor) -> Tensor:
+    """The multiples of `direction` that come nearest to `x`, row by row, (N, L)."""
+    return (x * direction).sum(1, keepdim=True) / direction.square().sum(1, keepdim=True) * direction
 
 
 @torch.no_grad()

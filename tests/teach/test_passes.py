@@ -1,5 +1,7 @@
 """Looking inside a trained network: what is noted is what flowed, changes last as long as asked, maps are found."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -40,14 +42,33 @@ def test_going_on_applies_the_block_again(model, seen):
 
 
 def test_other_voice_is_told_from_the_wanted_one(model, seen):
-    """After the last pass the wanted voice comes out, after pass 2 the other; each is measured against either."""
-    wanted, other = seen.features[-1], seen.features[1]
-    assert passes.swapped(model, seen, seen.features[0]) == passes.swapped(model, seen, wanted) == 0
-    assert passes.swapped(model, seen, other) == 2
-    assert passes.gain(model, seen, wanted) > 3 > passes.gain(model, seen, wanted, of_other=True)
-    assert passes.gain(model, seen, other, of_other=True) > 0 > passes.gain(model, seen, other)
-    one_of_each = torch.stack((wanted[0], other[1]))
-    assert passes.swapped(model, seen, one_of_each) == 1
+    """The features of one talker, put in the other's place, gain against the voice that was not wanted."""
+    wanted = seen.features[-1]
+    exchanged = wanted.flip(0)
+    gains = passes.gain(model, seen, wanted), passes.gain(model, seen, wanted, of_other=True)
+    assert gains[0] > 3 and gains[1] < -3
+    assert passes.gain(model, seen, exchanged, of_other=True) == pytest.approx(gains[0], abs=1e-3)
+    assert passes.gain(model, seen, exchanged) == pytest.approx(gains[1], abs=1e-3)
+
+
+def test_shares_of_the_energy(model, seen, monkeypatch):
+    """Of outputs made by hand: a voice at twice the other's strength, and noise that is neither."""
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.randn(seen.voices.shape[1], 3, generator=draw).double()
+    pure = torch.linalg.qr(noise - noise.mean(dim=0))[0].T  # three signals at right angles, mean 0
+    voices, noise = pure[:2], pure[2]
+    made = torch.stack((2 * voices[0] + voices[1] + 1, 3 * noise + 4 * voices[0]))
+    monkeypatch.setattr(passes, "read_out", lambda model, seen, features: features)
+    here = dataclasses.replace(seen, voices=voices)
+    expected = torch.tensor([[4, 1, 0], [0, 16, 9]]).double() / torch.tensor([[5], [25]]).double()
+    torch.testing.assert_close(passes.shares(model, here, made), expected.mean(0), atol=1e-6, rtol=0)
+
+
+def test_shares_of_a_trained_network(model, seen):
+    own, exchanged = (passes.shares(model, seen, f) for f in (seen.features[-1], seen.features[-1].flip(0)))
+    for parts in (own, exchanged):
+        assert float(parts.sum()) == pytest.approx(1) and parts.min() >= 0
+    assert own[0] > 0.5 > own[1] and exchanged[1] > 0.5 > exchanged[0]
 
 
 def test_a_change_lasts_as_long_as_asked(model, seen):
