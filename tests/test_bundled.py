@@ -104,6 +104,10 @@ def test_readme_gives_the_records_figures(repository):
             assert _in_words(found, readme), (name, found)
     for other in (OPENING, "iianet-tiny"):
         assert _in_words(record["differences"][other]["si_snri"], readme), other
+    late = json.loads((repository / "data_samples/results/tiny-networks-late-lips/summary.json").read_text())["systems"]
+    for frames in (1, 2):
+        gain = late[f"rtfs-net-tiny (late-{frames} lips)"]["si_snri"]["mean"]
+        assert f"{gain:.1f} dB".replace("-", "−") in readme, frames
     grid = json.loads((repository / GRID).read_text())["systems"]
     for system in (*NETWORKS, *TWINS):
         assert f"{grid[system]['si_snri']['mean']:.1f} dB".replace("-", "−") in readme, system
