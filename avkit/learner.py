@@ -24,7 +24,7 @@ from avkit.lips import MEAN, STD
 from avkit.losses import PermutationInvariant, negative_si_snr, negative_snr
 from avkit.registry import create_model
 
-RECALIBRATION = 16  # training batches over which an averaged network's batch norms are measured
+RECALIBRATION = 4  # training batches over which an averaged network's batch norms are measured
 LOSSES = {"snr": negative_snr, "si-snr": negative_si_snr}
 
 
