@@ -108,6 +108,7 @@ def test_the_record_is_of_real_clips_and_its_figures_are_drawn():
     record = lesson13_lab.on_real_clips()
     assert record["data"]["synthetic"] is None
     assert max(record["systems"][name]["si_snri"]["mean"] for name in ("rtfs-net-tiny", "iianet-tiny")) < 0
+    assert record["systems"]["iianet-tiny"]["si_snri"]["high"] < 0
     drawn = lesson13_figures.draw_carried({"a": (-2.0, -3.0, -1.0), "b": (4.0, 3.0, 5.0)}, "title")
     assert "a -2.0 dB, b 4.0 dB" in drawn.html
 
