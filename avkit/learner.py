@@ -63,6 +63,18 @@ class Learner(L.LightningModule):
         """What the run is for: the average of the weights where one is kept, else the network."""
         return self.network if self.average is None else self.average
 
+    def estimate(self, network: torch.nn.Module, batch: dict[str, Tensor]) -> Any:
+        """What a network makes of a batch; each subclass has its own way."""
+        raise NotImplementedError
+
+    def on_validation_start(self) -> None:
+        """The average gets batch norms of its own, before it is judged and perhaps kept."""
+        if self.average is None:
+            return
+        batches = self.trainer.datamodule.first_batches(RECALIBRATION)
+        inputs = ({key: value.to(self.device) for key, value in batch.items()} for batch in batches)
+        recalibrate(self.average, (self.estimate(self.average, batch) for batch in inputs))
+
     def after_validation(self, loss: float) -> None:
         """Tell the plateau schedule how a validation went; to be called once after each."""
         if self.plateau is not None and not self.trainer.sanity_checking:
@@ -293,10 +305,6 @@ class Separation(Learner):
 
     def on_validation_epoch_start(self) -> None:
         self._sums = torch.zeros(3, dtype=torch.float64)
-        if self.average is not None:
-            batches = self.trainer.datamodule.first_batches(RECALIBRATION)
-            inputs = ({key: value.to(self.device) for key, value in batch.items()} for batch in batches)
-            recalibrate(self.average, (self.estimate(self.average, batch) for batch in inputs))
 
     def on_validation_epoch_end(self) -> None:
         """Means over all items of all devices, and the plateau schedule's step."""
@@ -322,7 +330,8 @@ def recalibrate(network: torch.nn.Module, outputs: Iterable[Any]) -> None:
 
     Averaged weights bring forth other activations than the latest ones, whose statistics they were given (Izmailov et al. 2018,
     section 3.2). Much comes of it where a norm sees a constant, as those of RTFS-Net's visual block do in a twin without lips: its
-    variance is 0, and whatever the mean lacks is multiplied by 1/√eps.
+    variance is 0, and whatever the mean lacks is multiplied by 1/√eps. (`torch.optim.swa_utils.update_bn` would put dropout and
+    drop-path on meanwhile.)
 
     outputs: what the network makes of the batches, computed while it is iterated over.
     """

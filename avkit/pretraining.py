@@ -143,6 +143,10 @@ class VisemeReader(Learner):
         self.curve_weight = curve_weight
         self.record: dict[str, Any] = {}
 
+    def estimate(self, network: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits and curves of a batch of clips."""
+        return network(batch["frames"])
+
     def losses(self, logits: Tensor, curves: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """(B,) cross-entropy plus weighted squared error, each averaged over a clip's frames."""
         entropy = cross_entropy(logits.flatten(0, 1), batch["viseme"].flatten(), reduction="none")
@@ -151,7 +155,7 @@ class VisemeReader(Learner):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The mean loss of a batch."""
-        loss = self.losses(*self.network(batch["frames"]), batch).mean()
+        loss = self.losses(*self.estimate(self.network, batch), batch).mean()
         self.log(
             "train_loss",
             loss,
@@ -172,7 +176,7 @@ class VisemeReader(Learner):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Counts right and wrong answers; clips of weight 0 do not count."""
-        logits, curves = self.trained_network()(batch["frames"])
+        logits, curves = self.estimate(self.trained_network(), batch)
         weight = batch["weight"].to(logits).double()
         self._sums += torch.stack(
             [(self.losses(logits, curves, batch).double() * weight).sum(), weight.sum()]

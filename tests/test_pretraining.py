@@ -15,6 +15,7 @@ from avkit.data.labels import LABELS
 from avkit.data.manifests import read_manifest
 from avkit.data.visemes import CURVES, VISEMES
 from avkit.errors import CheckpointError, DataError
+from avkit.learner import RECALIBRATION
 from avkit.lip_weights import fingerprint, load_lip_encoder, save_lip_encoder
 from avkit.lips import LipEncoder, LipEncoderConfig
 from avkit.pretraining import LabelledMouths, VisemeReader
@@ -100,6 +101,15 @@ def test_pretraining_moves_batch_norms_and_training_does_not(run):
     before = frozen.frontend[1].running_mean.clone()
     frozen((frames.float() / 255)[:, None])
     assert torch.equal(frozen.frontend[1].running_mean, before)
+
+
+def test_an_averaged_encoder_is_kept_with_batch_norms_of_its_own(run, tmp_path):
+    """Measured anew over the first batches, not those that followed the latest weights."""
+    training.train([run.parent / "config.yaml"], tmp_path, ["--model.average=0.9", "--trainer.max_epochs=2"])
+    kept = torch.load(tmp_path / "best.ckpt", weights_only=True)["state_dict"]
+    counts = {key: int(value) for key, value in kept.items() if key.endswith("num_batches_tracked")}
+    assert {n for key, n in counts.items() if key.startswith("average.")} == {RECALIBRATION}
+    assert min(n for key, n in counts.items() if key.startswith("network.")) > RECALIBRATION
 
 
 def test_augmented_clips_keep_their_labels(corpus):
